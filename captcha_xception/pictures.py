@@ -1,0 +1,101 @@
+"""Folders of captcha pictures, of any size and mode, whose names end with the label."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.run import fail
+
+HEIGHT = 53  # Of every picture a model sees; the width keeps the shape of the first picture.
+
+
+def read_picture(path, size=None):
+    """An RGB picture of `size` (width, height); what is transparent becomes white.
+
+    Raises OSError or ValueError for a file that is no intact picture, and Pillow's
+    DecompressionBombError for one that would fill the memory.
+    """
+    with Image.open(path) as image:
+        if size is None:
+            size = (max(1, round(image.width * HEIGHT / image.height)), HEIGHT)
+        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, not scale them.
+            image = Image.fromarray((np.asarray(image) // 256).astype("uint8"))
+        image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB").resize(size, Image.BILINEAR)
+
+
+def labels_from_names(stems, length=None, case_sensitive=False):
+    """The label that ends each stem; its length is inferred where all stems agree on one.
+
+    "xK3f" and "0001_xK3f" both end with xK3f. Raises ValueError where they do not agree,
+    where a label is shorter than `length`, or where it holds more than letters and digits.
+    """
+    labels = [re.split(r"[\W_]", stem)[-1] if length is None else stem[-length:] for stem in stems]
+    lengths = Counter(map(len, labels))
+    if len(lengths) > 1 or 0 in lengths:
+        rare = min(lengths, key=lengths.get)
+        example = next(
+            stem for stem, label in zip(stems, labels, strict=True) if len(label) == rare
+        )
+        raise ValueError(
+            f"labels of different lengths: {dict(lengths)} (length: pictures), "
+            f"{example!r} for one; --length N takes the last N characters"
+        )
+    for stem, label in zip(stems, labels, strict=True):
+        if not label.isalnum():
+            raise ValueError(f"label {label!r} of {stem!r} is not of letters and digits only")
+    return labels if case_sensitive else [label.lower() for label in labels]
+
+
+def picture_paths(folder):
+    """The picture files of a folder, by name, sorted."""
+    endings = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+    return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in endings)
+
+
+def load_folder(folder, length=None, case_sensitive=False):
+    """Pictures (n, 53, width, 3), labels (n, length) as places in the alphabet, and notes."""
+    if not Path(folder).is_dir():
+        fail(f"{folder} is not a folder")
+    paths, pictures, stems, skipped, size = picture_paths(folder), [], [], [], None
+    for path in tqdm(paths, desc="reading", unit="picture", disable=None):
+        try:
+            picture = read_picture(path, size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            skipped.append(f"{path.name}: {error}")
+            continue
+        size = size or picture.size
+        pictures.append(np.asarray(picture))
+        stems.append(path.stem)
+    # One bad file among thousands is skipped and named; more means a mistake.
+    if len(skipped) > max(0.01 * len(paths), 0.5):
+        fail(f"{len(skipped)} of {len(paths)} pictures are unreadable; the first is {skipped[0]}")
+    if len(pictures) < 30:
+        fail(f"{folder} holds {len(pictures)} pictures, at least 30 are needed for a split")
+    try:
+        texts = labels_from_names(stems, length, case_sensitive)
+    except ValueError as error:
+        fail(error)
+    alphabet = "".join(sorted(set("".join(texts))))
+    labels = np.array([[alphabet.index(c) for c in text] for text in texts], dtype="int16")
+    return np.stack(pictures), labels, alphabet, skipped
+
+
+def picture_grid(path, pictures, texts, columns=4):
+    """A PNG of the pictures, each with a line of text under it."""
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.3 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
+        axis.imshow(picture)
+        axis.set_title(text, y=-0.35, fontsize=9, family="monospace")
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
