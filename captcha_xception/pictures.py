@@ -86,6 +86,24 @@ def load_folder(folder, length=None, case_sensitive=False):
     return np.stack(pictures), labels, alphabet, skipped
 
 
+def augment(pictures, rng):
+    """Turns, leans, scales and shifts each picture a little and changes its colours."""
+    height, width = pictures.shape[1:3]
+    out = np.empty_like(pictures)
+    for i, picture in enumerate(pictures):
+        turn, lean = rng.uniform(-0.08, 0.08), rng.uniform(-0.15, 0.15)
+        scale_x, scale_y = rng.uniform(0.93, 1.08, 2)
+        shift_x, shift_y = rng.uniform(-4, 4), rng.uniform(-3, 3)
+        ground = tuple(np.median(picture[:, :2], axis=(0, 1)).astype(int).tolist())
+        matrix = (scale_x, lean, shift_x - lean * height / 2 + (1 - scale_x) * width / 2)
+        matrix += (turn, scale_y, shift_y - turn * width / 2 + (1 - scale_y) * height / 2)
+        moved = Image.fromarray(picture).transform(
+            (width, height), Image.AFFINE, matrix, Image.BILINEAR, fillcolor=ground
+        )
+        out[i] = np.asarray(moved)[..., rng.permutation(3)]
+    return out
+
+
 def picture_grid(path, pictures, texts, columns=4):
     """A PNG of the pictures, each with a line of text under it."""
     import matplotlib.pyplot as plt

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from captcha_xception.pictures import picture_grid, picture_paths, read_picture
-from common.run import fail, find_run, load_model, run_script
+from captcha_xception.train import load_run
+from common.run import fail, find_run, run_script
 from data import captchas
 
 
@@ -26,15 +27,6 @@ def read_captchas(model, pictures, alphabet):
     probabilities = model.predict(pictures, batch_size=256, verbose=0)
     texts = ["".join(alphabet[i] for i in row) for row in probabilities.argmax(-1)]
     return list(zip(texts, probabilities.max(-1).prod(-1).tolist(), strict=True))
-
-
-def load_run(run_dir):
-    """The model of a run, its alphabet and the (width, height) of its pictures."""
-    try:
-        notes = json.loads((run_dir / "captcha.json").read_text())
-    except (OSError, ValueError):
-        fail(f"{run_dir / 'captcha.json'} is missing or damaged")
-    return load_model(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
 
 
 def parse_args(argv=None):

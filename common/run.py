@@ -1,17 +1,11 @@
-"""What every train.py shares: flags, seed, run folder, exact resume, record.
-
-A run lives in runs/EXPERIMENT/NAME/: arguments.json, state.npz (what --resume needs),
-model.keras (the best epoch), pictures and, once it is finished, record.json.
-"""
+"""What every train.py shares: flags, seed, run folder, exact resume, record."""
 
 import argparse
-import datetime
 import errno
 import fcntl
 import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -20,10 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from common.lazy import keras
-
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
+
+
+class LazyModule:  # Loaded on first use, so that --help answers at once.
+    def __init__(self, name):
+        self.name = name
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self.name), attribute)
+
+
+keras, layers, ops = LazyModule("keras"), LazyModule("keras.layers"), LazyModule("keras.ops")
 
 
 def fail(message):
@@ -33,14 +36,20 @@ def fail(message):
 
 
 def run_script(main):
-    """Calls main() and turns Ctrl-C and a full or read-only disk into one line."""
+    """Calls main() and turns Ctrl-C and a disk that is full or read-only into one line."""
     try:
         main()
     except KeyboardInterrupt:
         print("\nstopped; the same command with --resume goes on", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.ENOTDIR,
+        ):
             raise
         fail(f"cannot write {error.filename or 'to the disk'}: {error.strerror}")
 
@@ -80,19 +89,17 @@ class Run:
         print(f"run folder: {self.dir}", flush=True)
 
     def _new(self, folder):
-        name, number = f"{'smoke' if self.args.smoke else self.args.preset}", 0
-        while folder is None or (folder.exists() and not self.args.run_dir):
-            suffix = f"-{number}" if number else ""
-            folder = RUNS / self.experiment / f"{name}-seed{self.args.seed}{suffix}"
-            number += 1
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        name = f"{'smoke' if self.args.smoke else self.args.preset}-seed{self.args.seed}"
+        same = len(list((RUNS / self.experiment).glob(f"{name}*")))
+        folder = folder or RUNS / self.experiment / (f"{name}-{same}" if same else name)
+        if folder.exists() and (folder.is_file() or any(folder.iterdir())):
             fail(f"{folder} is in use: choose another --run-dir, or --resume it")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _stopped(self, folder):
-        starts = (RUNS / self.experiment).glob("*/arguments.json")
-        stopped = [path.parent for path in starts if not (path.parent / "record.json").exists()]
+        starts = [path.parent for path in (RUNS / self.experiment).glob("*/arguments.json")]
+        stopped = [path for path in starts if not (path / "record.json").exists()]
         folder = folder or max(stopped, key=os.path.getmtime, default=RUNS / self.experiment)
         if not (folder / "arguments.json").exists() or (folder / "record.json").exists():
             fail(f"nothing to resume in {folder}: it holds no stopped run")
@@ -103,23 +110,21 @@ class Run:
         return folder
 
     def checkpoint(self, model, monitor, prefix=""):
-        """A callback: after each epoch it saves the whole training state and the best model.
+        """A callback: saves after each epoch all training state, and the best model so far.
 
-        When the run is resumed, the state is put back at once. `run.history` has a dict for
-        each epoch done: its length is the `initial_epoch` for fit and for the batches. A run
-        that trains several models, one after the other, gives each a `prefix` for its files.
+        A resumed run gets its state back at once. The length of `run.history`, a dict for each
+        epoch done, is the `initial_epoch`. A run of several models gives each a `prefix`.
         """
         state_file, model_file = self.dir / f"{prefix}state.npz", self.dir / f"{prefix}model.keras"
-        self.history = []
         model.optimizer.build(model.trainable_variables)
-        variables = model.variables + model.optimizer.variables
+        variables, self.history = model.variables + model.optimizer.variables, []
         if self.args.resume and state_file.exists():
-            with np.load(state_file, allow_pickle=False) as state:
-                notes = json.loads(str(state["notes"]))
-                for i, variable in enumerate(variables):
-                    variable.assign(state[f"v{i}"])
+            state = np.load(state_file, allow_pickle=False)
+            notes = json.loads(str(state["notes"]))
             self.history = notes["history"]
             self.start = min(self.start, time.time() - notes["seconds"])
+            for i, variable in enumerate(variables):
+                variable.assign(state[f"v{i}"])
 
         def save(epoch, logs):
             self.history.append({"epoch": epoch + 1} | {k: float(v) for k, v in logs.items()})
@@ -132,29 +137,29 @@ class Run:
                 arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(variables)}
                 np.savez(self.dir / "next.npz", notes=np.array(json.dumps(notes)), **arrays)
                 os.replace(self.dir / "next.npz", state_file)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk.
                 fail(f"cannot save in {self.dir} ({error}): make room, then --resume")
 
         return keras.callbacks.LambdaCallback(on_epoch_end=save)
 
     def finish(self, *, row, data, metrics, selection=None, details=None, pictures=None):
         """Writes record.json and returns it. `row` names its line in the README's table."""
-
-        def git(*words):
-            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout
-
         backend, version = keras.backend.backend(), importlib.metadata.version
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         command = f"python {self.experiment}/train.py {self.args.command}".strip()
+        git = f"git -C '{ROOT}' "  # Silent where there is no git: then the commit is empty.
+        commit = subprocess.getoutput(git + "rev-parse -q --verify HEAD 2>/dev/null")[:12]
+        changes = subprocess.getoutput(git + "status -s 2>/dev/null")
+        on_gpu = any(word in str(ops.zeros(1).device).lower() for word in ("gpu", "cuda"))
+        gpu = subprocess.getoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
+        device = gpu if on_gpu else f"{os.uname().machine} CPU, {os.cpu_count()} cores"
         record = {"experiment": self.experiment, "row": row, "seed": self.args.seed}
         record |= {"command": command, "arguments": self.arguments, "resumed": self.args.resume}
-        record |= {"commit": git("rev-parse", "HEAD")[:12], "dirty": bool(git("status", "-s"))}
-        record |= {"date": now, "seconds": round(time.time() - self.start, 1)}
-        record |= {"backend": backend, "device": device_name()}
+        record |= {"commit": commit, "dirty": bool(changes), "date": time.strftime("%F %T %z")}
+        record |= {"seconds": round(time.time() - self.start, 1), "backend": backend}
         record |= {"versions": {p: version(p) for p in ("keras", backend, "numpy", "pillow")}}
-        record |= {"data": data, "selection": selection, "metrics": metrics}
-        record |= {"details": details} if details else {}
-        record |= {"history": self.history, "pictures": pictures or {}}
+        record |= {"device": device, "data": data, "selection": selection}
+        record |= {"metrics": metrics, "details": details, "history": self.history}
+        record["pictures"] = pictures or {}
         write_text(self.dir / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
         self._lock.close()
         return record
@@ -162,9 +167,8 @@ class Run:
 
 def find_run(experiment, run_dir=None):
     """The given folder of a finished run, or the newest one of the experiment."""
-    finished = (RUNS / experiment).glob("*/record.json")
-    newest = max(finished, key=os.path.getmtime, default=RUNS / experiment / "record.json")
-    run_dir = run_dir or newest.parent
+    finished = [path.parent for path in (RUNS / experiment).glob("*/record.json")]
+    run_dir = run_dir or max(finished, key=os.path.getmtime, default=RUNS / experiment)
     if not (run_dir / "record.json").exists():
         fail(f"no finished run in {run_dir}: first python {experiment}/train.py")
     return run_dir
@@ -180,14 +184,5 @@ def load_model(path):
 
 def write_text(path, text):
     """Writes under a temporary name, then renames: nobody ever reads half a file."""
-    temporary = path.with_name(path.name + ".next")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def device_name():
-    """The GPU that Keras computes on, else the processor's kind and its cores."""
-    if any(word in str(keras.ops.zeros(1).device).lower() for word in ("gpu", "cuda")):
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    path.with_name(path.name + ".next").write_text(text, encoding="utf-8")
+    os.replace(path.with_name(path.name + ".next"), path)

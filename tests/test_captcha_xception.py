@@ -173,10 +173,10 @@ def test_batches_shuffle_and_can_start_anywhere():
 
 def test_augmented_pictures_move_but_stay_pictures():
     x, _ = captchas.draw_many(3, "plain", range(8))
-    moved = train.augment(x, np.random.default_rng(0))
+    moved = pictures.augment(x, np.random.default_rng(0))
     assert moved.shape == x.shape and moved.dtype == np.uint8
     assert all(not np.array_equal(a, b) for a, b in zip(x, moved, strict=True))
-    assert np.array_equal(moved, train.augment(x, np.random.default_rng(0)))
+    assert np.array_equal(moved, pictures.augment(x, np.random.default_rng(0)))
     assert abs(float(moved.mean()) - float(x.mean())) < 10
 
 

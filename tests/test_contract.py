@@ -1,0 +1,571 @@
+"""What every experiment keeps to, checked on the folders found on disk.
+
+An experiment is a folder of the repository with a train.py. Nothing here trains: the scripts
+are read, imported in a process of their own, or asked for their --help.
+"""
+
+import ast
+import builtins
+import functools
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import symtable
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.table import markdown, read_results, table_lines
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+SCRIPTS = [f"{name}/{script}" for name in EXPERIMENTS for script in ("train.py", "predict.py")]
+MODULES = sorted(f"{name}/{p.name}" for name in EXPERIMENTS for p in (ROOT / name).glob("*.py"))
+PROJECT = {
+    "common",
+    "data",
+    "benchmarks",
+    "tests",
+    *EXPERIMENTS,
+    *(p.stem for p in ROOT.glob("*.py")),
+}
+HEADINGS = [
+    "Result",
+    "Run",
+    "Use it in your code",
+    "Data",
+    "What you should see",
+    "Differences from the post",
+    "Tried, did not help",
+    "Last verified",
+    "中文摘要",
+]
+STATUS_WORDS = {
+    "reproduced",
+    "same trend",
+    "beaten",
+    "differs",
+    "not tried",
+    "no number in the post",
+}
+# What a copied function finds in the file it is pasted into.
+PRELUDE = "import keras\nimport numpy as np\nfrom keras import layers, ops\n"
+
+each_experiment = pytest.mark.parametrize("experiment", EXPERIMENTS)
+each_script = pytest.mark.parametrize("script", SCRIPTS)
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def test_the_experiments_are_found():
+    assert len(EXPERIMENTS) >= 2
+
+
+# --- The scripts ---
+
+
+def read(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def functions(path):
+    """The top-level functions of a module: {name: node}."""
+    nodes = ast.parse(read(path)).body
+    return {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
+@each_experiment
+def test_train_has_the_four_names(experiment):
+    assert {"load_data", "build_model", "parse_args", "main"} <= set(
+        functions(f"{experiment}/train.py")
+    )
+
+
+@each_script
+def test_parse_args_and_main_can_be_called_without_a_command_line(script):
+    for name in ("parse_args", "main"):
+        signature = functions(script)[name].args
+        assert [argument.arg for argument in signature.args] == ["argv"]
+        assert [ast.literal_eval(default) for default in signature.defaults] == [None]
+
+
+def docstring(path):
+    return ast.get_docstring(ast.parse(read(path)), clean=False) or ""
+
+
+@each_experiment
+def test_docstrings_name_the_post_and_the_commands(experiment):
+    assert re.search(r"https://kexue\.fm/archives/[0-9]+", docstring(f"{experiment}/train.py"))
+    for script in (f"{experiment}/train.py", f"{experiment}/predict.py"):
+        assert script in [words[1] for words in commands(docstring(script))]
+
+
+SIMPLE_CALLS = {
+    "Path",
+    "range",
+    "tuple",
+    "list",
+    "dict",
+    "set",
+    "frozenset",
+    "sorted",
+    "len",
+    "zip",
+}
+SIMPLE_METHODS = {"split", "join", "replace", "resolve", "compile"}
+
+
+def statements_that_do_something(source):
+    """The line numbers of what a module does on import, other than to define."""
+    for node in ast.parse(source).body:
+        allowed = isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+        if isinstance(node, ast.Expr):
+            allowed = isinstance(node.value, ast.Constant)
+        elif isinstance(node, ast.If):
+            allowed = ast.unparse(node.test) == "__name__ == '__main__'" and not node.orelse
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call)]
+            allowed = all(
+                func.id in SIMPLE_CALLS
+                if isinstance(func, ast.Name)
+                else isinstance(func, ast.Attribute) and func.attr in SIMPLE_METHODS
+                for func in calls
+            )
+        if not allowed:
+            yield node.lineno
+
+
+@each_module
+def test_a_module_only_defines(module):
+    assert not list(statements_that_do_something(read(module)))
+    assert len(read(module).splitlines()) <= 350
+
+
+@each_experiment
+def test_importing_loads_no_backend_and_leaves_no_trace(experiment, tmp_path):
+    names = [m.removesuffix(".py").replace("/", ".") for m in MODULES if m.startswith(experiment)]
+    code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    heavy = {"keras", "tensorflow", "jax", "torch", "matplotlib"}
+    assert not heavy & set(json.loads(done.stdout))
+    assert not done.stderr and not list(tmp_path.iterdir())
+
+
+@each_script
+def test_help_answers_within_a_second_from_anywhere(script, tmp_path):
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=1) >= 1:
+        start = time.perf_counter()
+        run = [sys.executable, ROOT / script, "--help"]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 1
+    shared = "--seed --run-dir --resume --smoke --preset --data"
+    for flag in (shared if script.endswith("train.py") else "--run-dir --json").split():
+        assert flag in done.stdout
+
+
+# --- Copyable functions ---
+
+
+def section(experiment, heading):
+    """The text under a heading of the README."""
+    _, _, rest = read(f"{experiment}/README.md").partition(f"\n## {heading}\n")
+    return rest.partition("\n## ")[0]
+
+
+def copyable(experiment):
+    """The functions that the README offers to copy, as text: {name: source}."""
+    offered = section(experiment, "Use it in your code")
+    names = re.findall(r"^\s*(?:[-*]|\|) *`(\w+)[(`]", offered, re.MULTILINE)
+    script = f"{experiment}/train.py"
+    lines, known = read(script).splitlines(), functions(script)
+    unknown = set(names) - set(known)
+    assert names and not unknown, f"not a function of train.py: {unknown}"
+    starts = {
+        n: min([known[n].lineno, *(d.lineno for d in known[n].decorator_list)]) for n in names
+    }
+    return {n: "\n".join(lines[starts[n] - 1 : known[n].end_lineno]) for n in names}
+
+
+def global_names(source):
+    """The names that a pasted function takes from the file around it."""
+
+    def visit(table):
+        for symbol in table.get_symbols():
+            module = table.get_type() == "module"
+            outside = not symbol.is_assigned() if module else symbol.is_global()
+            if outside and symbol.is_referenced():
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from visit(child)
+
+    return set(visit(symtable.symtable(source, "pasted", "exec"))) - set(dir(builtins))
+
+
+@each_experiment
+def test_every_model_can_be_copied(experiment):
+    builders = {name for name in functions(f"{experiment}/train.py") if name.startswith("build_")}
+    if builders > {"build_model"}:
+        builders.remove("build_model")  # Among several it only chooses one by its flag.
+    assert builders <= set(copyable(experiment))
+
+
+@each_experiment
+def test_copyable_functions_name_only_keras_and_numpy(experiment):
+    pasted = copyable(experiment)
+    for name, source in pasted.items():
+        foreign = global_names(source) - {"keras", "layers", "ops", "np", *pasted}
+        assert not foreign, f"{name} names {foreign}"
+        assert not {module.split(".")[0] for module, _ in imports(source)} & PROJECT
+
+
+@each_experiment
+def test_the_example_of_the_readme_runs_with_the_functions_pasted(
+    experiment, tmp_path, monkeypatch
+):
+    """The README's example is run in an empty module and calls every function on offer."""
+    monkeypatch.chdir(tmp_path)
+    fences = r"^```python\n(.*?)^```"
+    text = section(experiment, "Use it in your code")
+    example = "\n".join(re.findall(fences, text, re.MULTILINE | re.DOTALL))
+    assert not {module.split(".")[0] for module, _ in imports(example)} & PROJECT
+    namespace, called = {"__name__": "pasted"}, set()
+    exec(PRELUDE, namespace)
+
+    def noted(function):
+        @functools.wraps(function)
+        def wrapper(*args, **keywords):
+            called.add(function.__name__)
+            return function(*args, **keywords)
+
+        return wrapper
+
+    pasted = copyable(experiment)
+    for name, source in pasted.items():
+        exec(source, namespace)
+        namespace[name] = noted(namespace[name])
+    exec(compile(example, f"{experiment}/README.md", "exec"), namespace)
+    assert called == set(pasted)
+
+
+# --- Commands ---
+
+
+def commands(text):
+    """The commands of a text, each a list of words: lines of their own and `inline code`."""
+    text = text.replace("\\\n", " ")
+    fenced = re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(fenced).splitlines() + re.findall(r"^(?:    |python ).*", text, re.MULTILINE)
+    lines += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    for line in dict.fromkeys(line.strip().removeprefix("$ ") for line in lines):
+        if not re.match(r"(\w+=\S* )*(\S*/)?(python3? \S+\.py|make )", line):
+            continue
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";|&<>()"):
+                while words and re.match(r"\w+=", words[0]):
+                    del words[0]
+                if words and Path(words[0]).name in ("python", "python3", "make"):
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def documented_commands():
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]):
+        for words in commands(path.read_text(encoding="utf-8")):
+            yield path.relative_to(ROOT).as_posix(), words
+    for path in sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*.py")) + MODULES:
+        for words in commands(docstring(path)):
+            yield path, words
+
+
+@functools.cache
+def parser_of(script):
+    return runpy.run_path(str(ROOT / script))["parse_args"]
+
+
+def check_command(words):
+    program, *words = words
+    if program == "make":
+        targets = re.findall(r"^([\w-]+) *:(?!=)", read("Makefile"), re.MULTILINE)
+        wanted = [word for word in words if "=" not in word and not word.startswith("-")]
+        assert wanted and set(wanted) <= set(targets)
+        passed = [word[len("ARGS=") :] for word in words if word.startswith("ARGS=")]
+        if "reproduce" in wanted and passed and passed != ["..."]:
+            check_command(["python", "reproduce.py", *shlex.split(passed[0])])
+        return
+    script, *argv = words
+    scripts = [script]
+    if re.match("[A-Z]+/", script):  # EXPERIMENT/train.py stands for all of them.
+        scripts = [f"{name}/{Path(script).name}" for name in EXPERIMENTS]
+    for script in scripts:
+        assert (ROOT / script).is_file(), f"there is no {script}"
+        if script in (*SCRIPTS, "reproduce.py"):
+            try:
+                parser_of(script)(argv)
+            except SystemExit as stop:
+                assert stop.code in (0, None), f"{script} does not take {shlex.join(argv)}"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [pytest.param(d, w, id=f"{d}: {shlex.join(w)}") for d, w in documented_commands()],
+)
+def test_every_documented_command_parses(document, words):
+    check_command(words)
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "reproduce.py"])
+def test_every_script_has_a_documented_command(script):
+    assert any(words[1:2] == [script] for _, words in documented_commands())
+
+
+# --- Results ---
+
+
+@each_experiment
+def test_the_readme_shows_the_records(experiment):
+    table = markdown(table_lines(*read_results(experiment)))
+    marked = re.findall(
+        "<!-- results -->\n(.*?)\n<!-- /results -->", section(experiment, "Result"), re.DOTALL
+    )
+    assert marked == [table], f"run python -m common.table {experiment}"
+
+
+@each_experiment
+def test_the_records_are_whole_and_every_one_is_shown(experiment):
+    records, claims = read_results(experiment)
+    files = {path.name for path in (ROOT / experiment / "results").glob("*.json")}
+    assert records and len(files) == len(records) + 1, "a file that is read as no record"
+    shown = {(claim["row"], claim["metric"]) for claim in claims}
+    for record in records:
+        assert any((record["row"], metric) in shown for metric in record["metrics"])
+        assert record["experiment"] == experiment
+        assert re.fullmatch("[0-9a-f]{12}", record["commit"]) and not record["dirty"]
+        assert not record["arguments"]["smoke"]
+        assert record["command"].split()[:2] == ["python", f"{experiment}/train.py"]
+        assert record["device"].strip() and record["seconds"] > 0
+        assert {"keras", "numpy", record["backend"]} <= set(record["versions"])
+        data = record["data"]
+        assert data["name"]
+        assert any(
+            "sha256" in key or (isinstance(value, int) and value > 0) for key, value in data.items()
+        )
+        for metric in record["metrics"].values():
+            assert metric["low"] <= metric["value"] <= metric["high"]
+
+
+@each_experiment
+def test_the_claims_use_the_fixed_status_words(experiment):
+    _, claims = read_results(experiment)
+    assert claims and {claim["status"] for claim in claims} <= STATUS_WORDS
+
+
+@each_experiment
+def test_the_seeds_of_one_row_differ_in_nothing_else(experiment):
+    rows = {}
+    for record in read_results(experiment)[0]:
+        rows.setdefault(record["row"], []).append(record)
+    for row, records in rows.items():
+        assert len({record["seed"] for record in records}) == len(records), row
+        for record in records:
+            same = {**records[0]["arguments"], "seed": record["seed"]}
+            assert record["arguments"] == same, row
+            assert record["data"] == records[0]["data"], row
+
+
+@each_experiment
+def test_readme_headings(experiment):
+    text = re.sub(
+        r"^```.*?^```", "", read(f"{experiment}/README.md"), flags=re.MULTILINE | re.DOTALL
+    )
+    titles = re.findall(r"^(##?) (.+)$", text, re.MULTILINE)
+    assert titles[0][0] == "#"
+    assert titles[1:] == [("##", heading) for heading in HEADINGS]
+
+
+# --- Who imports whom ---
+
+
+def imports(source, package=""):
+    """(dotted name, whether at module level) of every import, those in functions too."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = [package if node.level else "", node.module or ""]
+            origin = ".".join(part for part in parts if part)
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, node in tree.body
+
+
+def project_imports(path):
+    names = [name for name, _ in imports(read(path), Path(path).parent.name)]
+    return {name for name in names if name.split(".")[0] in PROJECT}
+
+
+def is_in(name, *modules):
+    return any(name == module or name.startswith(module + ".") for module in modules)
+
+
+@each_module
+def test_an_experiment_imports_itself_common_and_data(module):
+    own = Path(module).parent.name
+    for name in project_imports(module):
+        assert is_in(name, own, "common", "data"), name
+        assert not is_in(name, f"{own}.predict"), name
+
+
+@each_experiment
+def test_train_imports_no_backend_at_module_level(experiment):
+    source = read(f"{experiment}/train.py")
+    top = [name for name, at_module_level in imports(source) if at_module_level]
+    assert top and not [name for name in top if is_in(name, "tensorflow", "jax", "torch")]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("common/*.py"))
+)
+def test_common_knows_no_experiment_and_no_model(path):
+    assert all(is_in(name, "common") for name in project_imports(path))
+    source = read(path)
+    names = {name for name, _ in imports(source)}
+    names |= {ast.unparse(x) for x in ast.walk(ast.parse(source)) if isinstance(x, ast.Attribute)}
+    taught = [f"keras.{part}" for part in ("layers", "losses", "metrics", "models", "Model")]
+    assert not [name for name in names if is_in(name, "layers", *taught)]
+
+
+def test_common_is_small():
+    paths = list(ROOT.glob("common/*.py"))
+    lines = [line for path in paths for line in path.read_text().splitlines() if line.strip()]
+    assert paths and len(lines) <= 250  # Blank lines do not count.
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("data/*.py"))
+)
+def test_data_knows_no_experiment_and_no_keras(path):
+    names = {name for name, _ in imports(read(path))}
+    assert not [name for name in names if is_in(name, "keras", "tensorflow", "common.run")]
+    assert all(is_in(name, "common", "data") for name in project_imports(path))
+
+
+@pytest.mark.parametrize("path", sorted(p.name for p in ROOT.glob("*.py")))
+def test_the_main_job_runs_experiments_and_imports_none(path):
+    assert not [name for name in project_imports(path) if is_in(name, *EXPERIMENTS)]
+
+
+# --- What is nowhere in the project ---
+
+
+@functools.cache
+def project_files():
+    """The files that git tracks or would track: {path: text}; pictures are left out."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    texts = {}
+    for path in filter(None, listed.split("\0")):
+        try:
+            texts[path] = read(path)
+        except (UnicodeDecodeError, FileNotFoundError):  # A picture; a file just deleted.
+            continue
+    return texts
+
+
+def unsafe_code(source):
+    """What would run code out of a file: pickle, Lambda layers, safe_mode off."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Lambda":
+            yield f"line {node.lineno}: Lambda"
+        if isinstance(node, ast.keyword):
+            word = f"{node.arg}={ast.unparse(node.value)}"
+            unsafe_pickle = node.arg == "allow_pickle" and word != "allow_pickle=False"
+            if unsafe_pickle or word == "safe_mode=False":
+                yield f"line {node.value.lineno}: {word}"
+    for name, _ in imports(source):
+        if is_in(name, "pickle", "dill", "joblib", "shelve"):
+            yield f"imports {name}"
+
+
+def test_no_file_can_run_code_when_it_is_loaded():
+    sources = {path: text for path, text in project_files().items() if path.endswith(".py")}
+    assert "common/run.py" in sources
+    found = {path: list(unsafe_code(text)) for path, text in sources.items()}
+    assert not {path: places for path, places in found.items() if places}
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.}\])*~$-])/(?:home|root|Users|Volumes|mnt|work)/\w+")
+
+
+def test_no_file_names_a_folder_of_one_machine():
+    found = {path: MACHINE_PATH.findall(text) for path, text in project_files().items()}
+    assert found and not {path: places for path, places in found.items() if places}
+
+
+# --- The checks themselves, on made-up code ---
+
+
+def test_the_check_of_module_level_sees_what_is_done_on_import():
+    source = (
+        '"""Text."""\nimport os\nA: int = 2\nB = Path(A).parent / "x"\n'
+        'if __name__ == "__main__":\n    f()\n'
+    )
+    assert not list(statements_that_do_something(source))
+    bad = "print()\nX = load()\nfor i in A:\n    pass\nif A:\n    pass\nmodel = keras.Model()\n"
+    assert list(statements_that_do_something(bad)) == [1, 2, 3, 5, 7]
+
+
+def test_the_check_of_copied_functions_sees_every_foreign_name():
+    source = (
+        "@decorated\ndef f(x, size=SIZE):\n    y = [UNITS * ops.abs(i) for i in x]\n"
+        "    def g():\n        return helper(y, len(x))\n    return g, keras\n"
+    )
+    assert global_names(source) == {"decorated", "SIZE", "UNITS", "ops", "helper", "keras"}
+
+
+def test_the_check_of_commands_sees_them_wherever_they_stand():
+    text = (
+        "Text that says make or python toy/train.py is no command; `make test` is one.\n"
+        "make no command of this, either.\npython toy/predict.py 'a b.png'\n\n"
+        "    $ python toy/train.py --seed 1   # don't wait\n\n"
+        "```sh\nKERAS_BACKEND=jax .venv/bin/python toy/train.py \\\n  --smoke > log\n"
+        "make reproduce ARGS='--only toy' && make bench\nls\n```\n"
+    )
+    assert sorted(commands(text)) == [
+        [".venv/bin/python", "toy/train.py", "--smoke"],
+        ["make", "bench"],
+        ["make", "reproduce", "ARGS=--only toy"],
+        ["make", "test"],
+        ["python", "toy/predict.py", "a b.png"],
+        ["python", "toy/train.py", "--seed", "1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["make", "nothing"], ["python", "toy/train.py"], ["python", "reproduce.py", "--typo"]]
+)
+def test_the_check_of_commands_refuses_what_does_not_run(words):
+    with pytest.raises(AssertionError):
+        check_command(words)
+
+
+def test_the_check_of_unsafe_code_sees_each_kind():
+    source = (
+        "import pickle\nlayers.Lambda(f)\nload(x, safe_mode=False)\nnp.load(x, allow_pickle=True)"
+    )
+    assert len(list(unsafe_code(source))) == 4
+    assert not list(unsafe_code("LambdaCallback(f)\nnp.load(x, allow_pickle=False)"))

@@ -1,0 +1,283 @@
+"""reproduce.py and its report, on three tiny experiments that need no Keras."""
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import report
+import reproduce
+
+TRAIN = '''"""Learns <nothing> & quickly.
+
+Blog post: https://kexue.fm/archives/1
+"""
+import argparse, json, subprocess, sys, time
+from pathlib import Path
+
+from PIL import Image
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--preset", default="quick")
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--data")
+parser.add_argument("--run-dir", type=Path)
+parser.add_argument("--smoke", action="store_true")
+parser.add_argument("--resume", action="store_true")
+args = parser.parse_args()
+name = Path(__file__).parent.name
+print("training on", args.data)
+if name == "broken_demo":
+    raise ValueError("no <such> file")
+args.run_dir.mkdir(parents=True, exist_ok=True)
+arguments = {k: v for k, v in vars(args).items() if k not in ("run_dir", "resume")}
+(args.run_dir / "arguments.json").write_text(json.dumps(arguments))
+if name == "slow_demo" and Path("hold").exists():
+    time.sleep(60)
+Image.new("RGB", (20, 10), "red").save(args.run_dir / "red.png")
+commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout[:12]
+history = [{"epoch": i, "loss": 1 / i, "val_loss": 2 / i, "accuracy": 0.5} for i in (1, 2, 3)]
+record = {
+    "row": "ours, <quick>", "command": f"python {name}/train.py {' '.join(sys.argv[1:])}",
+    "seed": args.seed, "arguments": arguments, "resumed": args.resume, "commit": commit,
+    "dirty": False, "date": "2026-01-02", "seconds": 90, "backend": "numpy",
+    "device": "abacus", "versions": {"keras": "3"}, "data": {"name": "drawn"},
+    "history": history, "pictures": {"red.png": "A <red> picture", "lost.png": "A lost one"},
+    "metrics": {"accuracy": {"value": 0.9 + args.seed / 100, "n": 50, "low": 0.8, "high": 0.96}},
+}
+(args.run_dir / "record.json").write_text(json.dumps(record))
+'''
+
+PREDICT = """import sys
+from pathlib import Path
+
+from PIL import Image
+
+assert Path(sys.argv[2], "record.json").exists()
+Image.new("RGB", (20, 10), "blue").save(Path(sys.argv[2]) / "predictions.png")
+print("I read <abcd>")
+"""
+
+CLAIMS = [
+    {
+        "row": "ours, <quick>",
+        "metric": "accuracy",
+        "post": ">= 85%",
+        "format": ".1%",
+        "status": "same trend",
+    }
+]
+
+
+def git(root, *words):
+    identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
+    subprocess.run(["git", *identity, *words], cwd=root, check=True)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A repository of three experiments, in place of this one."""
+    for name in ("broken_demo", "good_demo", "slow_demo"):
+        (tmp_path / name / "results").mkdir(parents=True)
+        (tmp_path / name / "train.py").write_text(TRAIN)
+        (tmp_path / name / "predict.py").write_text(PREDICT)
+        (tmp_path / name / "results" / "claims.json").write_text(json.dumps(CLAIMS))
+    (tmp_path / ".gitignore").write_text("runs/\nhold\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    return tmp_path
+
+
+def records(tree):
+    return sorted(str(path.parent.relative_to(tree / "runs")) for path in tree.rglob("record.json"))
+
+
+def test_failure_does_not_stop_the_others(tree, capsys):
+    assert reproduce.main([]) == 1
+    out = capsys.readouterr().out
+    assert records(tree) == ["good_demo/quick-seed0", "slow_demo/quick-seed0"]
+    assert "[1/3] broken_demo seed 0: failed: train.py: ValueError: no <such> file" in out
+    assert "[3/3] slow_demo seed 0: finished" in out
+    table = out[out.index("experiment  ") :]
+    for text in ("good_demo", ">= 85%", "90.0% (80.0% to 96.0%)", "drawn", "1.5", "same trend"):
+        assert text in table
+    assert "**" not in table
+
+    page = (tree / "runs" / "report.html").read_text()
+    assert "2 of 3 runs succeeded" in page
+    assert "ValueError: no &lt;such&gt; file" in page and "no <such>" not in page
+    assert "I read &lt;abcd&gt;" in page
+    assert page.count('<div class="status near">same trend<') == 2
+    assert page.count("<img ") == 4 == page.count("data:image/png;base64,")
+    assert 'alt="A &lt;red&gt; picture"' in page
+    assert page.count("lost.png (A lost one) is missing") == 2
+    assert page.count("loss by epoch") == 2 * 2  # A caption and a label, two experiments.
+    # Links are the only addresses: nothing is fetched.
+    assert set(re.findall(r"(?:href|src|url)\W{1,2}(\w+:)?", page)) <= {"", "data:", "https:"}
+    assert not re.findall(r"(?:src=|url\(|@import|<link[^>]*href=)[\"']?https?:", page)
+
+
+def test_recorded_runs_are_skipped(tree, capsys):
+    only = ["--only", "good_demo"]
+    assert reproduce.main(only) == 0
+    stamp = (tree / "runs/good_demo/quick-seed0/record.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert reproduce.main(only) == 0
+    out = capsys.readouterr().out
+    assert "[1/1] good_demo seed 0: recorded before" in out
+    assert "same trend; recorded" in out
+    assert (tree / "runs/good_demo/quick-seed0/record.json").stat().st_mtime_ns == stamp
+
+    # Other arguments, a changed file and another commit are other runs.
+    assert reproduce.main([*only, "--smoke"]) == 0
+    assert "smoke: proves no number" in " ".join(capsys.readouterr().out.split())
+    with (tree / "good_demo" / "train.py").open("a") as file:
+        file.write("# changed\n")
+    assert reproduce.main(only) == 0
+    git(tree, "commit", "-qam", "second")
+    assert reproduce.main(only) == 0
+    names = ["quick-seed0", "quick-seed0-1", "quick-seed0-2", "smoke-seed0"]
+    assert records(tree) == [f"good_demo/{name}" for name in names]
+
+
+def test_failed_prediction_is_tried_again(tree, capsys):
+    (tree / "good_demo" / "predict.py").write_text("raise SystemExit('no picture')")
+    git(tree, "commit", "-qam", "broken")
+    for _ in range(2):
+        assert reproduce.main(["--only", "good_demo"]) == 1
+        assert "failed: predict.py: no picture" in capsys.readouterr().out
+    assert records(tree) == ["good_demo/quick-seed0"]
+
+
+def test_seeds_preset_and_data(tree, capsys):
+    (tree / "mine" / "good_demo").mkdir(parents=True)
+    words = ["--only", "good_demo", "slow_demo", "--preset", "full", "--seeds", "0", "2"]
+    assert reproduce.main([*words, "--data-root", str(tree / "mine")]) == 0
+    assert "92.0%" not in capsys.readouterr().out  # The two seeds are one row: their mean.
+    names = [f"{name}/full-seed{seed}" for name in ("good_demo", "slow_demo") for seed in (0, 2)]
+    assert records(tree) == names
+    arguments = [
+        json.loads((tree / "runs" / name / "record.json").read_text())["arguments"]
+        for name in names
+    ]
+    assert [a["data"] for a in arguments] == ["mine/good_demo"] * 2 + [None] * 2
+    assert [a["seed"] for a in arguments] == [0, 2, 0, 2]
+    assert {a["preset"] for a in arguments} == {"full"}
+    assert "91.0%" in (tree / "runs" / "report.html").read_text()
+
+
+def test_bad_input_is_one_line(tree, error_of):
+    assert "there are broken_demo, good_demo, slow_demo" in error_of(
+        reproduce.main, ["--only", "nothing"]
+    )
+    assert "has none of the sub-folders" in error_of(
+        reproduce.main, ["--data-root", str(tree / "absent")]
+    )
+
+
+def test_interrupted_run_goes_on(tree):
+    (tree / "hold").touch()
+    code = "import reproduce, sys, pathlib; reproduce.ROOT = pathlib.Path(sys.argv[1])\n"
+    code += "sys.exit(reproduce.main(['--only', 'slow_demo']))"
+    repository = Path(reproduce.__file__).parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tree)],
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = tree / "runs/slow_demo/quick-seed0/arguments.json"
+    deadline = time.monotonic() + 60
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    assert "the same command goes on" in process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert time.monotonic() - start < 9  # The child did not sleep on, and was not killed.
+    (tree / "hold").unlink()
+    assert reproduce.main(["--only", "slow_demo"]) == 0
+    assert records(tree) == ["slow_demo/quick-seed0"]
+    assert json.loads((started.parent / "record.json").read_text())["resumed"]
+
+
+def test_time_left_comes_from_records(tree):
+    job = reproduce.Job("good_demo", 1, ["--seed", "1"])
+    other = reproduce.Job("slow_demo", 0, [], seconds=7)
+    assert reproduce.expected_seconds(job, [job]) is None
+    assert reproduce.expected_seconds(job, [job, other]) == 7
+    for seed, command in ((0, "train.py"), (1, "train.py --preset full")):
+        record = {"command": f"python good_demo/{command}", "seconds": 60 + 100 * seed}
+        path = tree / "good_demo" / "results" / f"ours-seed{seed}.json"
+        path.write_text(json.dumps(record))
+    assert reproduce.expected_seconds(job, [job, other]) == 60
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.5, 0.5), (-3, -1), (-2e-3, 3e4), (0, 0)])
+def test_ticks_enclose(low, high):
+    found = report.ticks(low, high)
+    assert 2 <= len(found) <= 8 and found == sorted(found)
+    assert found[0] <= low and found[-1] >= high
+
+
+def test_curves_of_several_networks():
+    history = [
+        {"epoch": epoch, "network": f"rate {rate}", "loss": rate + 1 / epoch, "note": None}
+        for rate in (0, 0.5)
+        for epoch in (1, 2, 3)
+    ]
+    history.append({"epoch": 4, "network": "rate 0.5", "loss": float("nan")})
+    [figure] = report.charts([(0, history), (1, history)])
+    assert figure.count("<polyline") == 2 * 2 + 2  # Two networks, two seeds, and the legend.
+    assert "</svg>rate 0</li>" in figure and "</svg>rate 0.5</li>" in figure
+    assert "nan" not in figure
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+def render(path, profile):
+    """The page's DOM after rendering, and what the browser logged."""
+    quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    quiet += " disable-component-update disable-sync headless dump-dom enable-logging=stderr v=0"
+    command = [CHROMIUM, *(f"--{flag}" for flag in quiet.split()), f"--user-data-dir={profile}"]
+    done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_page_in_chromium(tree, tmp_path):
+    assert reproduce.main([]) == 1
+    path = tree / "runs" / "report.html"
+    dom, log = render(path, tmp_path / "profile")
+    assert dom.count("<section") == 3 and dom.count("<tr") == 4 and "<polyline" in dom
+    assert "CONSOLE" not in log, log
+
+    # In a frame as wide as a phone, the body must not be wider than the frame; and a picture
+    # has a size only when it was decoded.
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f'<iframe width="360" height="800" srcdoc="{html.escape(path.read_text())}"></iframe>'
+        "<script>onload = () => { const page = document.querySelector('iframe').contentDocument;"
+        "console.error('probe');"
+        "document.title = page.documentElement.scrollWidth + ' ' + page.images.length + ' '"
+        "+ [...page.images].filter(image => image.naturalWidth).length }</script>"
+    )
+    dom, log = render(probe, tmp_path / "profile")
+    assert "CONSOLE" in log  # The browser does report what the first check looks for.
+    width, pictures, decoded = re.search(r"<title>(\d+) (\d+) (\d+)</title>", dom).groups()
+    assert int(width) <= 360
+    assert pictures == decoded == "4"
