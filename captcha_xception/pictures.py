@@ -105,15 +105,15 @@ def augment(pictures, rng):
 
 
 def picture_grid(path, pictures, texts, columns=4):
-    """A PNG of the pictures, each with a line of text under it."""
-    import matplotlib.pyplot as plt
+    """A PNG of the pictures, each under its text."""
+    from matplotlib.figure import Figure  # Here, because --help need not wait for it.
 
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.3 * rows), squeeze=False)
-    for axis in axes.flat:
+    figure = Figure(figsize=(2.2 * columns, 1.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
         axis.axis("off")
-    for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
+    for axis, picture, text in zip(axes, pictures, texts, strict=False):
         axis.imshow(picture)
-        axis.set_title(text, y=-0.35, fontsize=9, family="monospace")
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+        axis.set_title(text, fontsize=9, family="monospace")
+    figure.savefig(path, dpi=110)

@@ -190,7 +190,7 @@ def report(labels, probabilities, alphabet):
     for threshold in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99):
         kept = confidence >= threshold
         accuracy = float(whole[kept].mean()) if kept.any() else None
-        coverage.append({"confidence": threshold, "read": kept.mean(), "accuracy": accuracy})
+        coverage.append({"confidence": threshold, "read": float(kept.mean()), "accuracy": accuracy})
     return metrics, {"confusions": confusions, "coverage": coverage}
 
 

@@ -161,6 +161,10 @@ class Run:
         record |= {"metrics": metrics, "details": details, "history": self.history}
         record["pictures"] = pictures or {}
         write_text(self.dir / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
+        for name, m in metrics.items():
+            print(f"{name}: {m['value']:.4g} ({m['low']:.4g} to {m['high']:.4g})")
+        for name, detail in (details or {}).items():
+            print(f"{name}: {detail}")
         self._lock.close()
         return record
 

@@ -31,7 +31,8 @@ def draw_curves(path, curves):
             axis.plot([e["epoch"] for e in history], [e[key] for e in history], label=name)
         axis.set(title=f"{title} pictures", xlabel="epoch")
         axis.grid(alpha=0.3)
-    axes[0].set(ylabel="accuracy", ylim=(0.5, 1.005))
+    ends = [history[-1]["val_accuracy"] for history in curves.values()]
+    axes[0].set(ylabel="accuracy", ylim=(min(0.5, *ends) - 0.005, 1.005))
     axes[1].legend()
     figure.savefig(path, dpi=110)
 

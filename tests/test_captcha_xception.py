@@ -98,6 +98,16 @@ def test_parameter_counts_of_the_posts():
     assert (resizing.height, resizing.width) == (50, 120)
 
 
+def test_weights_of_a_plain_xception_fit(tmp_path):
+    shape = {"include_top": False, "input_shape": (71, 71, 3), "pooling": "avg"}
+    plain = keras.applications.Xception(weights=None, **shape)
+    plain.save_weights(tmp_path / "x.weights.h5")
+    model = train.build_model("xception", (53, 129, 3), 4, 26, str(tmp_path / "x.weights.h5"))
+    expected = plain.get_weights()
+    assert len(expected) == 234
+    assert all(map(np.array_equal, model.get_weights()[:234], expected))
+
+
 @pytest.mark.parametrize("build", [train.build_cnn_2016, train.build_columns])
 def test_output_is_a_distribution_per_character(build):
     model = build(input_shape=(53, 150, 3), num_characters=6, num_classes=18)
