@@ -28,10 +28,7 @@ SHAPE = (64, 128, 3)
 
 
 def draw(seed, count=250):
-    """Pictures of the package and their labels. Its colours and noise use Python's `random`."""
-    import random
-
-    random.seed(seed)
+    """Pictures of the package and their labels. Its noise cannot be seeded: each call differs."""
     labels = np.random.default_rng(seed).integers(len(ALPHABET), size=(count, 4))
     drawer = ImageCaptcha(width=SHAPE[1], height=SHAPE[0])
     texts = ["".join(ALPHABET[i] for i in row) for row in labels]

@@ -20,10 +20,14 @@ def read_picture(path, size=None):
     DecompressionBombError for one that would fill the memory.
     """
     with Image.open(path) as image:
+        if not 1 / 4 <= image.width / image.height <= 16:
+            raise ValueError(f"{image.width} x {image.height} is not the shape of a line of text")
         if size is None:
             size = (max(1, round(image.width * HEIGHT / image.height)), HEIGHT)
-        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, not scale them.
-            image = Image.fromarray((np.asarray(image) // 256).astype("uint8"))
+        if image.mode[0] in "IF":  # Pillow would clip more than 8 bits, not scale them.
+            grey = np.asarray(image, "float64")
+            grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
+            image = Image.fromarray(grey.astype("uint8"))
         image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB").resize(size, Image.BILINEAR)
@@ -36,6 +40,8 @@ def labels_from_names(stems, length=None, case_sensitive=False):
     where a label is shorter than `length`, or where it holds more than letters and digits.
     """
     labels = [re.split(r"[\W_]", stem)[-1] if length is None else stem[-length:] for stem in stems]
+    if length is not None and min(map(len, labels)) < length:
+        raise ValueError(f"{min(stems, key=len)!r} is shorter than a label of {length} characters")
     lengths = Counter(map(len, labels))
     if len(lengths) > 1 or 0 in lengths:
         rare = min(lengths, key=lengths.get)
@@ -47,7 +53,7 @@ def labels_from_names(stems, length=None, case_sensitive=False):
             f"{example!r} for one; --length N takes the last N characters"
         )
     for stem, label in zip(stems, labels, strict=True):
-        if not label.isalnum():
+        if not label.isalnum() or len(label.lower()) != len(label):
             raise ValueError(f"label {label!r} of {stem!r} is not of letters and digits only")
     return labels if case_sensitive else [label.lower() for label in labels]
 
@@ -117,3 +123,18 @@ def picture_grid(path, pictures, texts, columns=4):
         axis.imshow(picture)
         axis.set_title(text, fontsize=9, family="monospace")
     figure.savefig(path, dpi=110)
+
+
+def draw_hits_and_misses(folder, pictures, truths, guesses):
+    """Two grids as PNG files; returns {file name: caption} for the record."""
+    missed = [i for i, truth in enumerate(truths) if guesses[i] != truth]
+    captions = {}
+    for name, chosen, what in (
+        ("read.png", range(len(truths)), "The first test captchas"),
+        ("missed.png", missed, "Misread test captchas"),
+    ):
+        if len(chosen):
+            texts = [f"{truths[i]} > {guesses[i]}" for i in chosen[:16]]
+            picture_grid(folder / name, [pictures[i] for i in chosen[:16]], texts)
+            captions[name] = f"{what}: truth > what was read"
+    return captions

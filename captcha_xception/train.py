@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captcha_xception.pictures import augment, load_folder, picture_grid
+from captcha_xception.pictures import augment, draw_hits_and_misses, load_folder
 from common.run import (
     Run,
     fail,
@@ -32,6 +32,7 @@ from common.run import (
     load_model,
     ops,
     parse_run_args,
+    read_json,
     run_script,
     write_text,
 )
@@ -46,7 +47,8 @@ def load_data(args):
     """{"train" | "valid" | "test": (pictures, labels)}, the alphabet and notes for the record.
 
     Drawn captchas come from three disjoint streams, and there is a fourth set, "unseen", in
-    typefaces and colours that the others never show. A folder is split 81 : 9 : 10.
+    typefaces and colours that the others never show. A folder is split 81 : 9 : 10 by label,
+    so that two pictures of one text, which may be one picture twice, are never torn apart.
     """
     if args.data is None:
         sizes = {"train": args.num_train, "valid": args.num_valid, "test": args.num_test}
@@ -54,17 +56,20 @@ def load_data(args):
         splits["unseen"] = captchas.load("test", min(2000, args.num_test), style="unseen")
         alphabet, notes = captchas.ALPHABET, {"name": f"drawn captchas v{captchas.VERSION}"}
     else:
-        pictures, labels, alphabet, skipped = load_folder(
-            args.data, args.length, args.case_sensitive
-        )
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(pictures))
+        loaded = load_folder(args.data, args.length, args.case_sensitive)
+        pictures, labels, alphabet, skipped = loaded
+        _, text = np.unique(labels, axis=0, return_inverse=True)
+        order = np.random.default_rng(SPLIT_SEED).permutation(text.max() + 1)
         ends = [round(0.81 * len(order)), round(0.9 * len(order))]
         parts = zip(("train", "valid", "test"), np.split(order, ends), strict=True)
-        splits = {split: (pictures[part], labels[part]) for split, part in parts}
-        notes = {"name": Path(args.data).name, "skipped": skipped}
+        rows = {split: np.isin(text, part) for split, part in parts}
+        splits = {split: (pictures[row], labels[row]) for split, row in rows.items()}
+        notes = {"name": Path(args.data).resolve().name, "skipped": skipped}
     notes |= {f"num_{split}": len(labels) for split, (_, labels) in splits.items()}
-    digest = hashlib.sha256(np.ascontiguousarray(splits["test"][0]))
-    return splits, alphabet, notes | {"test_sha256": digest.hexdigest()}
+    digest = hashlib.sha256()
+    for array in itertools.chain(*splits.values()):
+        digest.update(np.ascontiguousarray(array))
+    return splits, alphabet, notes | {"sha256": digest.hexdigest()}
 
 
 def batches(pictures, labels, batch_size, seed, first_epoch=0, augmented=False):
@@ -160,6 +165,20 @@ def build_columns(input_shape=(53, 129, 3), num_characters=4, num_classes=26, fi
     return keras.Model(inputs, outputs)
 
 
+def build_model(name, input_shape, num_characters, num_classes, weights="none"):
+    """One of the three models by its flag."""
+    shape = (input_shape, num_characters, num_classes)
+    if name == "cnn2016":
+        return build_cnn_2016(*shape)
+    if name == "columns":
+        return build_columns(*shape)
+    try:
+        return build_xception(*shape, weights=None if weights == "none" else weights)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        fail(f"cannot load --weights {weights} ({reason}); --weights none starts from scratch")
+
+
 # --- Metrics (the first needs only keras; copy it) ---
 def whole_accuracy(y_true, y_pred):
     """1 for each captcha of which every character is right, else 0. Shape (batch,).
@@ -195,47 +214,31 @@ def report(labels, probabilities, alphabet):
 
 
 # --- Training ---
-def build_model(name, input_shape, num_characters, num_classes, weights="none"):
-    """One of the three models by its flag."""
-    shape = (input_shape, num_characters, num_classes)
-    if name == "cnn2016":
-        return build_cnn_2016(*shape)
-    if name == "columns":
-        return build_columns(*shape)
-    try:
-        return build_xception(*shape, weights=None if weights == "none" else weights)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        fail(f"cannot load --weights {weights} ({reason}); --weights none starts from scratch")
-
-
 def copy_weights(source, model, source_alphabet, alphabet):
-    """Copies all weights that fit; in the classifier, the columns of the characters both know."""
-    copied = 0
-    for old, new in zip(source.layers, model.layers, strict=False):
-        for before, after in zip(old.weights, new.weights, strict=False):
-            if before.shape == after.shape and new is not model.layers[-1]:
+    """Copies the weights that fit; in a classifier, the columns of the characters both know."""
+    if [type(layer) for layer in source.layers] != [type(layer) for layer in model.layers]:
+        fail("--init needs a run of the same --model and, but for columns, as many characters")
+    shared = [c for c in alphabet if c in source_alphabet or c.lower() in source_alphabet]
+    old = [source_alphabet.index(c if c in source_alphabet else c.lower()) for c in shared]
+    new = [alphabet.index(c) for c in shared]
+    for old_layer, new_layer in zip(source.layers, model.layers, strict=True):
+        head = isinstance(new_layer, keras.layers.Dense) and new_layer.units == len(alphabet)
+        for before, after in zip(old_layer.weights, new_layer.weights, strict=True):
+            if head and before.shape[:-1] == after.shape[:-1]:
+                values = np.array(after)
+                values[..., new] = np.array(before)[..., old]
+                after.assign(values)
+            elif before.shape == after.shape:
                 after.assign(before)
-                copied += 1
-    if isinstance(model.layers[-1], keras.layers.Dense):
-        shared = [c for c in alphabet if c.lower() in source_alphabet]
-        old = [source_alphabet.index(c.lower()) for c in shared]
-        new = [alphabet.index(c) for c in shared]
-        for before, after in zip(source.layers[-1].weights, model.layers[-1].weights, strict=True):
-            values = np.array(after)
-            values[..., new] = np.array(before)[..., old]
-            after.assign(values)
-            copied += 1
-    return copied
 
 
 def load_run(run_dir):
     """The model of a run, its alphabet and the (width, height) of its pictures."""
+    notes = read_json(run_dir / "captcha.json")
     try:
-        notes = json.loads((run_dir / "captcha.json").read_text())
-    except (OSError, ValueError):
-        fail(f"{run_dir / 'captcha.json'} is missing or damaged")
-    return load_model(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
+        return load_model(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
+    except KeyError as error:
+        fail(f"{run_dir / 'captcha.json'} has no {error}")
 
 
 def parse_args(argv=None):
@@ -259,35 +262,33 @@ def parse_args(argv=None):
         "smoke": quick | {"num_train": 256, "num_valid": 64, "num_test": 64, "epochs": 2},
         "quick": quick,
         "full": quick | {"num_train": 60_000, "num_test": 10_000, "epochs": 5},
-        "post": {
-            "model": "xception",
-            "recipe": "post",
-            "num_train": 90_000,
-            "num_test": 10_000,
-            "epochs": 11,
-            "batch_size": 100,
-        },
+        "post": {"model": "xception", "weights": "imagenet", "recipe": "post", "epochs": 11}
+        | {"num_train": 90_000, "num_test": 10_000, "batch_size": 100},
     }
     return parse_run_args(parser, presets, argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    run = Run(args, "captcha_xception")
+    numbers = (args.epochs, args.batch_size, args.num_train, args.num_valid, args.num_test)
+    numbers += (args.length, args.learning_rate)
+    if any(number is not None and number <= 0 for number in numbers):
+        fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
     splits, alphabet, notes = load_data(args)
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]
+    steps = len(y_train) // args.batch_size
+    if steps == 0:
+        fail(f"{len(y_train)} training captchas do not fill a batch of {args.batch_size}")
+    args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
+    run = Run(args, "captcha_xception")
     print(", ".join(f"{len(labels)} {split}" for split, (_, labels) in splits.items()))
     model = build_model(
         args.model, x_train.shape[1:], y_train.shape[1], len(alphabet), args.weights
     )
     if args.init:
         source, source_alphabet, _ = load_run(args.init)
-        copied = copy_weights(source, model, source_alphabet, alphabet)
-        print(f"{copied} weight arrays come from {args.init}")
+        copy_weights(source, model, source_alphabet, alphabet)
     ours = args.recipe == "ours"
-    steps = len(y_train) // args.batch_size
-    if steps == 0:
-        fail(f"{len(y_train)} training captchas do not fill a batch of {args.batch_size}")
     rate = args.learning_rate or (2e-3 if ours else 1e-3)
     if ours:
         warmup = min(200, steps * args.epochs // 10)
@@ -307,7 +308,10 @@ def main(argv=None):
     first_epoch = len(run.history)
     model.fit(
         # A small folder needs augmentation; of drawn captchas there are as many as one likes.
-        batches(x_train, y_train, args.batch_size, args.seed, first_epoch, ours and args.data),
+        batches(
+            *(x_train, y_train, args.batch_size, args.seed, first_epoch),
+            augmented=ours and args.data is not None,
+        ),
         steps_per_epoch=steps,
         initial_epoch=first_epoch,
         epochs=args.epochs,
@@ -327,22 +331,17 @@ def main(argv=None):
         metrics["whole captcha, unseen style"] = proportion(hits, len(y))
     guesses = ["".join(alphabet[i] for i in row) for row in probabilities.argmax(-1)]
     truths = ["".join(alphabet[i] for i in row) for row in y_test]
-    wrong = [i for i in range(len(truths)) if guesses[i] != truths[i]]
-    pictures = {"read.png": "The first test captchas: truth > what was read"}
-    chosen = {"read.png": range(len(truths))[:16], "missed.png": wrong[:16]}
-    if wrong:
-        pictures["missed.png"] = "Misread test captchas: truth > what was read"
-    for name in pictures:
-        texts = [f"{truths[i]} > {guesses[i]}" for i in chosen[name]]
-        picture_grid(run.dir / name, [x_test[i] for i in chosen[name]], texts)
     row = f"{args.model}, {notes['num_train']:,} pictures x {args.epochs}, {notes['name']}"
+    row += f", from {args.init.name}" if args.init else ""
+    row += f", weights {args.weights}" if args.weights != "none" else ""
+    row += f", recipe {args.recipe}" if ours != (args.model == "columns") else ""
     return run.finish(
-        row=row + (f", from {args.init.name}" if args.init else ""),
+        row=row,
         data=notes,
         metrics=metrics,
         details=details,
         selection=f"best validation epoch: {best['epoch']} of {args.epochs}",
-        pictures=pictures,
+        pictures=draw_hits_and_misses(run.dir, x_test, truths, guesses),
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import fcntl
 import importlib.metadata
+import itertools
 import json
 import os
 import shlex
@@ -40,18 +41,13 @@ def run_script(main):
     try:
         main()
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on", file=sys.stderr)
+        print("\nstopped; a training goes on with the same command and --resume", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.ENOTDIR,
-        ):
+        user_errors = {"ENOSPC", "EDQUOT", "EROFS", "EACCES", "ENOTDIR", "EISDIR", "ENAMETOOLONG"}
+        if errno.errorcode.get(error.errno) not in user_errors:
             raise
-        fail(f"cannot write {error.filename or 'to the disk'}: {error.strerror}")
+        fail(f"cannot read or write {error.filename or 'the disk'}: {error.strerror}")
 
 
 def parse_run_args(parser, presets, argv):
@@ -67,7 +63,10 @@ def parse_run_args(parser, presets, argv):
     argv = sys.argv[1:] if argv is None else argv
     first, _ = parser.parse_known_args(argv)
     parser.set_defaults(**presets["smoke" if first.smoke else first.preset])
-    return argparse.Namespace(**vars(parser.parse_args(argv)), command=shlex.join(argv))
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error("--seed: expected 0 or more")
+    return argparse.Namespace(**vars(args), command=shlex.join(argv))
 
 
 class Run:
@@ -77,6 +76,12 @@ class Run:
         self.experiment, self.args, self.start, self.history = experiment, args, time.time(), []
         kept = {k: v for k, v in vars(args).items() if k not in ("run_dir", "resume", "command")}
         self.arguments = json.loads(json.dumps(kept, default=str))
+        git = ["git", "-C", str(ROOT)]  # Asked now: the code that runs is the code of now.
+        paths = [".", ":!*/results", ":!*.md"]  # They cannot move a number.
+        self.commit, self.changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True).stdout.strip()
+            for words in (["rev-parse", "-q", "--verify", "HEAD"], ["status", "-s", "--", *paths])
+        )
         self.dir = self._stopped(args.run_dir) if args.resume else self._new(args.run_dir)
         self._lock = (self.dir / "lock").open("w")
         try:
@@ -90,20 +95,22 @@ class Run:
 
     def _new(self, folder):
         name = f"{'smoke' if self.args.smoke else self.args.preset}-seed{self.args.seed}"
-        same = len(list((RUNS / self.experiment).glob(f"{name}*")))
-        folder = folder or RUNS / self.experiment / (f"{name}-{same}" if same else name)
+        numbered = (f"{name}-{i}" if i else name for i in itertools.count())
+        new = (RUNS / self.experiment / name for name in numbered)
+        folder = folder or next(path for path in new if not path.exists())
         if folder.exists() and (folder.is_file() or any(folder.iterdir())):
             fail(f"{folder} is in use: choose another --run-dir, or --resume it")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _stopped(self, folder):
-        starts = [path.parent for path in (RUNS / self.experiment).glob("*/arguments.json")]
-        stopped = [path for path in starts if not (path / "record.json").exists()]
-        folder = folder or max(stopped, key=os.path.getmtime, default=RUNS / self.experiment)
+        starts = (RUNS / self.experiment).glob("*/arguments.json")
+        stopped = [path for path in starts if not path.with_name("record.json").exists()]
+        newest = max(stopped, key=os.path.getmtime, default=RUNS / self.experiment / "none")
+        folder = folder or newest.parent
         if not (folder / "arguments.json").exists() or (folder / "record.json").exists():
             fail(f"nothing to resume in {folder}: it holds no stopped run")
-        before = json.loads((folder / "arguments.json").read_text())
+        before = read_json(folder / "arguments.json")
         for name, now in self.arguments.items():
             if before.get(name) != now:
                 fail(f"--resume with other arguments: {name} was {before.get(name)}, now {now}")
@@ -119,8 +126,11 @@ class Run:
         model.optimizer.build(model.trainable_variables)
         variables, self.history = model.variables + model.optimizer.variables, []
         if self.args.resume and state_file.exists():
-            state = np.load(state_file, allow_pickle=False)
-            notes = json.loads(str(state["notes"]))
+            try:
+                state = dict(np.load(state_file, allow_pickle=False))
+                notes = json.loads(str(state["notes"]))
+            except Exception as error:  # Of a dozen kinds, as the file may be cut anywhere.
+                fail(f"{state_file} is damaged: {error}")
             self.history = notes["history"]
             self.start = min(self.start, time.time() - notes["seconds"])
             for i, variable in enumerate(variables):
@@ -146,15 +156,16 @@ class Run:
         """Writes record.json and returns it. `row` names its line in the README's table."""
         backend, version = keras.backend.backend(), importlib.metadata.version
         command = f"python {self.experiment}/train.py {self.args.command}".strip()
-        git = f"git -C '{ROOT}' "  # Silent where there is no git: then the commit is empty.
-        commit = subprocess.getoutput(git + "rev-parse -q --verify HEAD 2>/dev/null")[:12]
-        changes = subprocess.getoutput(git + "status -s 2>/dev/null")
         on_gpu = any(word in str(ops.zeros(1).device).lower() for word in ("gpu", "cuda"))
         gpu = subprocess.getoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
         device = gpu if on_gpu else f"{os.uname().machine} CPU, {os.cpu_count()} cores"
         record = {"experiment": self.experiment, "row": row, "seed": self.args.seed}
         record |= {"command": command, "arguments": self.arguments, "resumed": self.args.resume}
-        record |= {"commit": commit, "dirty": bool(changes), "date": time.strftime("%F %T %z")}
+        record |= {
+            "commit": self.commit[:12],
+            "dirty": bool(self.changes),
+            "date": time.strftime("%F %T %z"),
+        }
         record |= {"seconds": round(time.time() - self.start, 1), "backend": backend}
         record |= {"versions": {p: version(p) for p in ("keras", backend, "numpy", "pillow")}}
         record |= {"device": device, "data": data, "selection": selection}
@@ -171,10 +182,13 @@ class Run:
 
 def find_run(experiment, run_dir=None):
     """The given folder of a finished run, or the newest one of the experiment."""
-    finished = [path.parent for path in (RUNS / experiment).glob("*/record.json")]
-    run_dir = run_dir or max(finished, key=os.path.getmtime, default=RUNS / experiment)
+    finished = (RUNS / experiment).glob("*/record.json")
+    newest = max(finished, key=os.path.getmtime, default=RUNS / experiment / "record.json")
+    run_dir = run_dir or newest.parent
     if not (run_dir / "record.json").exists():
         fail(f"no finished run in {run_dir}: first python {experiment}/train.py")
+    if read_json(run_dir / "record.json").get("experiment") != experiment:
+        fail(f"{run_dir} is a run of another experiment than {experiment}")
     return run_dir
 
 
@@ -184,6 +198,14 @@ def load_model(path):
         return keras.saving.load_model(path, compile=False)
     except Exception as error:
         fail(f"{path} is missing or no intact Keras model: {str(error).splitlines()[0]}")
+
+
+def read_json(path):
+    """The dict in a JSON file; a missing or damaged file is one clear line."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        fail(f"{path} is missing or damaged: {error}")
 
 
 def write_text(path, text):

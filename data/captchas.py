@@ -153,22 +153,24 @@ def load(split, count, style="plain", folder=CACHE, workers=None):
     if not labels_path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = stem.with_suffix(f".{os.getpid()}.npy")
-        pictures = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype="uint8", shape=(count, HEIGHT, WIDTH, 3)
-        )
-        labels = np.empty((count, LENGTH), dtype="int8")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, HEIGHT, WIDTH, 3)}
+        labels = []
         chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
         # Spawn: a fork of a process that has loaded a Keras backend may hang.
         spawn = multiprocessing.get_context("spawn")
         bar = tqdm(total=count, desc=f"drawing {split}", unit="picture", disable=None)
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool, bar:
-            drawn = pool.map(partial(draw_many, SEEDS[split], style), chunks)
-            for chunk, (chunk_pictures, chunk_labels) in zip(chunks, drawn, strict=True):
-                pictures[chunk.start : chunk.stop] = chunk_pictures
-                labels[chunk.start : chunk.stop] = chunk_labels
-                bar.update(len(chunk))
-        pictures.flush()
-        os.replace(temporary, pictures_path)
-        np.save(temporary, labels)
-        os.replace(temporary, labels_path)
+        try:
+            with ProcessPoolExecutor(workers, spawn) as pool, bar, temporary.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for drawn, drawn_labels in pool.map(
+                    partial(draw_many, SEEDS[split], style), chunks
+                ):
+                    file.write(drawn.tobytes())
+                    labels.append(drawn_labels)
+                    bar.update(len(drawn))
+            os.replace(temporary, pictures_path)
+            np.save(temporary, np.concatenate(labels))
+            os.replace(temporary, labels_path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return np.load(pictures_path, mmap_mode="r"), np.load(labels_path)

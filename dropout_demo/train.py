@@ -64,6 +64,8 @@ def dropout(x, rate, noise_shape=None, rng=None, mask=None):
     if mask is None:
         rng = np.random.default_rng() if rng is None else rng
         mask = rng.random(noise_shape) >= rate
+    if np.shape(mask) != noise_shape:
+        raise ValueError(f"mask of shape {np.shape(mask)}: expected the noise shape {noise_shape}")
     return x * mask / (1 - rate)
 
 
@@ -82,7 +84,7 @@ def load_data(source=None, num_train=2000, num_valid=2000, num_test=5000):
         name = f"drawn digits v{glyphs.VERSION}"
     else:
         path = fetch("mnist.npz", [MNIST], MNIST_SHA256) if source == "mnist" else Path(source)
-        x, y, x_test, y_test = read_npz(path)
+        x, y, x_test, y_test = read_npz(path / "mnist.npz" if path.is_dir() else path)
         if num_train + num_valid > len(x) or num_test > len(x_test):
             fail(
                 f"{path} holds {len(x)} + {len(x_test)} pictures, too few for {num_train} + "
@@ -269,8 +271,8 @@ def main(argv=None):
         fail("expected at least one batch to train on, one validation and one test picture")
     if max(rate for rate, _ in variants.values()) == 0 or args.epochs < 1:
         fail("expected at least one epoch and one variant with a rate above 0")
-    run = Run(args, "dropout_demo")
     splits, notes = load_data(args.data, args.num_train, args.num_valid, args.num_test)
+    run = Run(args, "dropout_demo")
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]
     print(f"{notes['name']}: {args.num_train} / {args.num_valid} / {args.num_test} pictures")
     metrics = compare_with_keras(seed=args.seed)
