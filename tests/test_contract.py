@@ -51,6 +51,7 @@ STATUS_WORDS = {
     "differs",
     "not tried",
 }
+NO_CLAIM = "\u2013"  # A dash: the post says nothing, so there is nothing to judge.
 # What a copied function finds in the file it is pasted into.
 PRELUDE = "import keras\nimport numpy as np\nfrom keras import layers, ops\n"
 
@@ -367,10 +368,9 @@ def test_the_records_are_whole_and_every_one_is_shown(experiment):
 @each_experiment
 def test_the_claims_use_the_fixed_status_words(experiment):
     _, claims = read_results(experiment)
-    words = [claim["status"] for claim in claims if claim["post"] != "–"]
+    words = [claim["status"] for claim in claims if claim["post"] != NO_CLAIM]
     assert claims and set(words) <= STATUS_WORDS
-    # Where the post says nothing there is nothing to judge.
-    assert {claim["status"] for claim in claims if claim["post"] == "–"} <= {"–"}
+    assert {claim["status"] for claim in claims if claim["post"] == NO_CLAIM} <= {NO_CLAIM}
 
 
 @each_experiment

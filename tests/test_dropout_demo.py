@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,7 +15,7 @@ import pytest
 from keras import layers, ops
 from PIL import Image
 
-from common.data import fetch
+import common.data
 from data import glyphs
 from dropout_demo import predict, train
 from dropout_demo.pictures import read_picture
@@ -322,7 +321,8 @@ def test_bad_files_of_data_are_one_line(tmp_path, error_of):
     truncated.write_bytes(good.read_bytes()[:-5000])
     text.write_text("no digits here")
     np.save(tmp_path / "one.npy", arrays["x_test"])
-    for path in (truncated, text, tmp_path / "none.npz", tmp_path, tmp_path / "one.npy"):
+    (tmp_path / "empty").mkdir()
+    for path in (truncated, text, tmp_path / "none.npz", tmp_path / "empty", tmp_path / "one.npy"):
         assert str(path) in error_of(train.load_data, str(path), 30, 25, 15)
     keys, _ = write_npz(tmp_path / "keys.npz", without=["x_test", "y_train"])
     assert "has no y_train, x_test" in error_of(train.load_data, str(keys), 30, 25, 15)
@@ -331,11 +331,13 @@ def test_bad_files_of_data_are_one_line(tmp_path, error_of):
     labels, _ = write_npz(tmp_path / "labels.npz", y_test=np.full(20, 10))
     assert "not one of the digits" in error_of(train.load_data, str(labels), 30, 25, 15)
     assert "too few" in error_of(train.load_data, str(good), 30, 31, 15)
+    splits, _ = train.load_data(str(tmp_path), 30, 25, 15)  # The folder that holds mnist.npz.
+    assert len(splits["train"][1]) == 30
 
 
 def test_the_word_mnist_is_a_verified_download(tmp_path, monkeypatch, error_of):
     """A file that is not MNIST is not taken for it, whatever its name."""
-    monkeypatch.setattr(train, "fetch", partial(fetch, folder=tmp_path / "downloads"))
+    monkeypatch.setattr(common.data, "DOWNLOADS", tmp_path / "downloads")
     other, _ = write_npz(tmp_path / "other.npz")
     monkeypatch.setattr(train, "MNIST", other.as_uri())
     assert train.MNIST_SHA256 in error_of(train.load_data, "mnist", 30, 25, 15)
@@ -480,7 +482,7 @@ def test_bad_pictures_are_one_line_each(smoke_run, tmp_path, error_of):
 
 
 def test_a_damaged_model_is_one_line(smoke_run, tmp_path, error_of):
-    (tmp_path / "record.json").write_text("{}")
+    (tmp_path / "record.json").write_text('{"experiment": "dropout_demo"}')
     assert "model.keras" in error_of(predict.main, ["--run-dir", str(tmp_path)])
     whole = (smoke_run[0] / "model.keras").read_bytes()
     (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
