@@ -28,14 +28,15 @@ def mean_interval(values):
 def table_lines(records, claims):
     """One dict of texts per claim; the records of one row are its seeds."""
     for claim in claims:
-        row, metric = claim["row"], claim["metric"]
+        row, metric, style = claim["row"], claim["metric"], claim["format"]
         group = [r for r in records if r["row"] == row and metric in r["metrics"]]
         line = {"what": f"{row}: {metric}", "post": claim["post"], "status": "not tried"}
         if group:
             numbers, first = [r["metrics"][metric] for r in group], group[0]
             one = mean_interval([n["value"] for n in numbers]) if group[1:] else numbers[0]
-            value, low, high = (format(one[k], claim["format"]) for k in ("value", "low", "high"))
-            minutes = np.mean([record["seconds"] for record in group]) / 60
+            top = 1 if style.endswith("%") else np.inf  # No share is above 1.
+            value, low, high = (format(min(one[k], top), style) for k in ("value", "low", "high"))
+            minutes = np.mean([r["seconds"] for r in group]) / 60
             command = re.sub(r" --(seed|run-dir) \S+", "", first["command"])
             line |= {"ours (95%)": f"**{value}** ({low} to {high})", "status": claim["status"]}
             line |= {"data": first["data"]["name"], "n": numbers[0].get("n", "")}
@@ -51,7 +52,6 @@ def markdown(lines):
 
 
 def read_results(experiment):
-    """The records and the claims of an experiment."""
     records = sorted((ROOT / experiment / "results").glob("*-seed*.json"))
     claims = ROOT / experiment / "results" / "claims.json"
     return [json.loads(path.read_text()) for path in records], json.loads(claims.read_text())
