@@ -95,9 +95,8 @@ class Run:
 
     def _new(self, folder):
         name = f"{'smoke' if self.args.smoke else self.args.preset}-seed{self.args.seed}"
-        numbered = (f"{name}-{i}" if i else name for i in itertools.count())
-        new = (RUNS / self.experiment / name for name in numbered)
-        folder = folder or next(path for path in new if not path.exists())
+        paths = (RUNS / self.experiment / (f"{name}-{i}" if i else name) for i in itertools.count())
+        folder = folder or next(path for path in paths if not path.exists())
         if folder.exists() and (folder.is_file() or any(folder.iterdir())):
             fail(f"{folder} is in use: choose another --run-dir, or --resume it")
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,9 +167,8 @@ class Run:
         }
         record |= {"seconds": round(time.time() - self.start, 1), "backend": backend}
         record |= {"versions": {p: version(p) for p in ("keras", backend, "numpy", "pillow")}}
-        record |= {"device": device, "data": data, "selection": selection}
-        record |= {"metrics": metrics, "details": details, "history": self.history}
-        record["pictures"] = pictures or {}
+        record |= {"device": device, "data": data, "selection": selection, "metrics": metrics}
+        record |= {"details": details, "history": self.history, "pictures": pictures or {}}
         write_text(self.dir / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
         for name, m in metrics.items():
             print(f"{name}: {m['value']:.4g} ({m['low']:.4g} to {m['high']:.4g})")

@@ -34,8 +34,10 @@ def table_lines(records, claims):
         if group:
             numbers, first = [r["metrics"][metric] for r in group], group[0]
             one = mean_interval([n["value"] for n in numbers]) if group[1:] else numbers[0]
-            top = 1 if style.endswith("%") else np.inf  # No share is above 1.
-            value, low, high = (format(min(one[k], top), style) for k in ("value", "low", "high"))
+            low = min(one["low"], np.mean([n["low"] for n in numbers]))  # Seeds agree by luck.
+            high = max(one["high"], np.mean([n["high"] for n in numbers]))
+            high = min(high, 1) if style.endswith("%") else high
+            value, low, high = (format(x, style) for x in (one["value"], low, high))
             minutes = np.mean([r["seconds"] for r in group]) / 60
             command = re.sub(r" --(seed|run-dir) \S+", "", first["command"])
             line |= {"ours (95%)": f"**{value}** ({low} to {high})", "status": claim["status"]}
@@ -47,7 +49,7 @@ def table_lines(records, claims):
 
 def markdown(lines):
     rows = [[str(line.get(name, "")) for name in COLUMNS] for line in lines]
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    rows = (COLUMNS, ["---"] * len(COLUMNS), *rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
