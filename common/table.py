@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import ROOT, LazyModule, write_text
+from common.run import ROOT, LazyModule, find_run, write_text
 
 stats = LazyModule("scipy.stats")
 COLUMNS = "what|post|ours (95%)|status|data|seeds|n|minutes|device|command".split("|")  # noqa: SIM905
@@ -62,7 +62,7 @@ def read_results(experiment):
 if __name__ == "__main__":
     experiment, *run_dirs = sys.argv[1:]
     for run_dir in run_dirs:
-        text = (Path(run_dir) / "record.json").read_text()
+        text = (find_run(experiment, Path(run_dir)) / "record.json").read_text()
         name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**json.loads(text)))
         write_text(ROOT / experiment / "results" / name, text)
     readme = ROOT / experiment / "README.md"

@@ -401,6 +401,7 @@ def made_up_record(seed, accuracy, **changes):
     number = {"value": accuracy, "low": accuracy - 0.01, "high": accuracy + 0.01, "n": 400}
     command = f"python toy/train.py --seed {seed} --preset full".replace(" --seed 0", "")
     return {
+        "experiment": "toy",
         "row": "ours",
         "seed": seed,
         "command": command,
