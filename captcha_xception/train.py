@@ -333,7 +333,8 @@ def main(argv=None):
     truths = ["".join(alphabet[i] for i in row) for row in y_test]
     row = f"{args.model}, {notes['num_train']:,} pictures x {args.epochs}, {notes['name']}"
     row += f", from {args.init.name}" if args.init else ""
-    row += f", weights {args.weights}" if args.weights != "none" else ""
+    if args.model == "xception" and args.weights != "none":  # The others have none to load.
+        row += f", weights {args.weights}"
     row += f", recipe {args.recipe}" if ours != (args.model == "columns") else ""
     return run.finish(
         row=row,

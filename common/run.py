@@ -156,16 +156,13 @@ class Run:
         backend, version = keras.backend.backend(), importlib.metadata.version
         command = f"python {self.experiment}/train.py {self.args.command}".strip()
         on_gpu = any(word in str(ops.zeros(1).device).lower() for word in ("gpu", "cuda"))
-        gpu = subprocess.getoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
-        device = gpu if on_gpu else f"{os.uname().machine} CPU, {os.cpu_count()} cores"
+        device = f"{os.uname().machine} CPU, {os.cpu_count()} cores"
+        if on_gpu:
+            device = subprocess.getoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
         record = {"experiment": self.experiment, "row": row, "seed": self.args.seed}
         record |= {"command": command, "arguments": self.arguments, "resumed": self.args.resume}
-        record |= {
-            "commit": self.commit[:12],
-            "dirty": bool(self.changes),
-            "date": time.strftime("%F %T %z"),
-        }
-        record |= {"seconds": round(time.time() - self.start, 1), "backend": backend}
+        record |= {"commit": self.commit[:12], "dirty": bool(self.changes), "backend": backend}
+        record |= {"date": time.strftime("%F %T %z"), "seconds": round(time.time() - self.start, 1)}
         record |= {"versions": {p: version(p) for p in ("keras", backend, "numpy", "pillow")}}
         record |= {"device": device, "data": data, "selection": selection, "metrics": metrics}
         record |= {"details": details, "history": self.history, "pictures": pictures or {}}
