@@ -29,10 +29,9 @@ from common.run import (
     fail,
     keras,
     layers,
-    load_model,
+    load_file,
     ops,
     parse_run_args,
-    read_json,
     run_script,
     write_text,
 )
@@ -234,9 +233,9 @@ def copy_weights(source, model, source_alphabet, alphabet):
 
 def load_run(run_dir):
     """The model of a run, its alphabet and the (width, height) of its pictures."""
-    notes = read_json(run_dir / "captcha.json")
+    notes = load_file(run_dir / "captcha.json")
     try:
-        return load_model(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
+        return load_file(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
     except KeyError as error:
         fail(f"{run_dir / 'captcha.json'} has no {error}")
 
@@ -322,7 +321,7 @@ def main(argv=None):
         verbose=run.verbose,
     )
     best = max(run.history, key=lambda epoch: (epoch["val_whole_accuracy"], epoch["epoch"]))
-    model = load_model(run.dir / "model.keras")
+    model = load_file(run.dir / "model.keras")
     probabilities = model.predict(x_test, batch_size=256, verbose=0)
     metrics, details = report(y_test, probabilities, alphabet)
     if "unseen" in splits:

@@ -7,13 +7,9 @@ DOWNLOADS = ROOT / "data" / "downloads"
 
 def fetch(name, urls, sha256):
     """Path of the file `name`, from the first of `urls` that still has it intact."""
-    DOWNLOADS.mkdir(parents=True, exist_ok=True)  # Without it Keras would use one of its own.
-    where, reasons = {"cache_dir": DOWNLOADS, "cache_subdir": "", "file_hash": sha256}, []
     for url in urls:
         try:
-            return keras.utils.get_file(name, url, **where)
+            return keras.utils.get_file(name, url, file_hash=sha256, cache_subdir=DOWNLOADS)
         except Exception as error:  # A dead address and a wrong hash alike: try the next.
-            reasons.append(f"{url}: {str(error).splitlines()[0]}")
-    fail(
-        f"no {name} ({'; '.join(reasons)}): put {DOWNLOADS / name} there by hand, SHA-256 {sha256}"
-    )
+            print(f"{url}: {str(error).splitlines()[0]}")
+    fail(f"no {name} at {', '.join(urls)}: put it at {DOWNLOADS / name}, SHA-256 {sha256}")

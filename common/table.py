@@ -1,13 +1,12 @@
 """README tables out of results/: python -m common.table EXPERIMENT [RUN_DIR to add ...]"""
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from common.run import ROOT, LazyModule, find_run, write_text
+from common.run import ROOT, LazyModule, find_run, load_file, write_text
 
 stats = LazyModule("scipy.stats")
 COLUMNS = "what|post|ours (95%)|status|data|seeds|n|minutes|device|command".split("|")  # noqa: SIM905
@@ -29,42 +28,40 @@ def table_lines(records, claims):
     """One dict of texts per claim; the records of one row are its seeds."""
     for claim in claims:
         row, metric, style = claim["row"], claim["metric"], claim["format"]
-        group = [r for r in records if r["row"] == row and metric in r["metrics"]]
         line = {"what": f"{row}: {metric}", "post": claim["post"], "status": "not tried"}
+        group = [r for r in records if r["row"] == row and metric in r["metrics"]]
         if group:
             numbers, first = [r["metrics"][metric] for r in group], group[0]
-            one = mean_interval([n["value"] for n in numbers]) if group[1:] else numbers[0]
-            low = min(one["low"], np.mean([n["low"] for n in numbers]))  # Seeds agree by luck.
-            high = max(one["high"], np.mean([n["high"] for n in numbers]))
+            value, low, high = (np.mean([n[k] for n in numbers]) for k in ("value", "low", "high"))
+            if len(group) > 1:  # Seeds may agree by luck: never less than the mean interval.
+                seeds = mean_interval([n["value"] for n in numbers])
+                low, high = min(low, seeds["low"]), max(high, seeds["high"])
             high = min(high, 1) if style.endswith("%") else high
-            value, low, high = (format(x, style) for x in (one["value"], low, high))
-            minutes = np.mean([r["seconds"] for r in group]) / 60
             command = re.sub(r" --(seed|run-dir) \S+", "", first["command"])
-            line |= {"ours (95%)": f"**{value}** ({low} to {high})", "status": claim["status"]}
-            line |= {"data": first["data"]["name"], "n": numbers[0].get("n", "")}
-            line |= {"seeds": len(group), "minutes": f"{minutes:.1f}", "command": f"`{command}`"}
+            line |= {"ours (95%)": f"**{value:{style}}** ({low:{style}} to {high:{style}})"}
+            line |= {"status": claim["status"], "data": first["data"]["name"], "seeds": len(group)}
+            line |= {"minutes": f"{np.mean([r['seconds'] for r in group]) / 60:.1f}"}
+            line |= {"n": numbers[0].get("n", ""), "command": f"`{command}`"}
             line |= {"device": f"{first['device']}, {first['backend']}"}
         yield line
 
 
 def markdown(lines):
     rows = [[str(line.get(name, "")) for name in COLUMNS] for line in lines]
-    rows = (COLUMNS, ["---"] * len(COLUMNS), *rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows))
 
 
 def read_results(experiment):
-    records = sorted((ROOT / experiment / "results").glob("*-seed*.json"))
-    claims = ROOT / experiment / "results" / "claims.json"
-    return [json.loads(path.read_text()) for path in records], json.loads(claims.read_text())
+    records = [load_file(path) for path in sorted(ROOT.glob(f"{experiment}/results/*-seed*.json"))]
+    return records, load_file(ROOT / experiment / "results" / "claims.json")
 
 
 if __name__ == "__main__":
     experiment, *run_dirs = sys.argv[1:]
     for run_dir in run_dirs:
-        text = (find_run(experiment, Path(run_dir)) / "record.json").read_text()
-        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**json.loads(text)))
-        write_text(ROOT / experiment / "results" / name, text)
+        path = find_run(experiment, Path(run_dir)) / "record.json"
+        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**load_file(path)))
+        write_text(ROOT / experiment / "results" / name, path.read_text())
     readme = ROOT / experiment / "README.md"
     parts = re.split("(<!-- /?results -->\n)", readme.read_text())
     parts[2] = markdown(table_lines(*read_results(experiment))) + "\n"

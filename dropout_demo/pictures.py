@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from common.run import fail
+
 
 def draw_noise_shapes(path, masks):
     """{noise shape: mask of (samples, words, channels)}, the samples side by side."""
@@ -19,21 +21,20 @@ def draw_noise_shapes(path, masks):
 
 
 def draw_curves(path, curves):
-    """Accuracy by epoch, without dropout, on training and validation pictures."""
+    """Accuracy by epoch, without dropout: test pictures as lines, training pictures dashed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, key, title in zip(
-        axes, ("accuracy", "val_accuracy"), ("training", "validation"), strict=True
-    ):
-        for name, history in curves.items():
-            axis.plot([e["epoch"] for e in history], [e[key] for e in history], label=name)
-        axis.set(title=f"{title} pictures", xlabel="epoch")
-        axis.grid(alpha=0.3)
-    ends = [history[-1]["val_accuracy"] for history in curves.values()]
-    axes[0].set(ylabel="accuracy", ylim=(min(0.5, *ends) - 0.005, 1.005))
-    axes[1].legend()
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axis = figure.subplots()
+    for name, history in curves.items():
+        epochs = [entry["epoch"] for entry in history]
+        [line] = axis.plot(epochs, [entry["test_accuracy"] for entry in history], label=name)
+        trained = [entry["accuracy"] for entry in history]
+        axis.plot(epochs, trained, "--", color=line.get_color(), linewidth=1, alpha=0.6)
+    ends = [history[-1]["test_accuracy"] for history in curves.values()]
+    axis.set(xlabel="epoch", ylabel="accuracy", ylim=(min(ends) - 0.1, 1.005))
+    axis.grid(alpha=0.3)
+    axis.legend(title="test pictures (dashed: training)")
     figure.savefig(path, dpi=110)
 
 
@@ -68,6 +69,25 @@ def draw_predictions(path, pictures, texts):
         axis.imshow(picture, "gray", vmin=0, vmax=255)
         axis.set_title(text, fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def read_npz(path):
+    """x_train, y_train, x_test, y_test of a file in the layout of Keras' mnist.npz."""
+    names = ["x_train", "y_train", "x_test", "y_test"]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            arrays = [] if missing else [file[name] for name in names]
+    except Exception as error:  # A damaged archive raises a dozen kinds.
+        fail(f"{path} is no intact .npz file: {str(error).splitlines()[0]}")
+    if missing:
+        fail(f"{path} has no {', '.join(missing)}: expected {', '.join(names)} as in mnist.npz")
+    for x, y in (arrays[:2], arrays[2:]):
+        if x.shape[1:] != (28, 28) or x.dtype != "uint8" or y.shape != x.shape[:1]:
+            fail(f"{path}: expected uint8 pictures (n, 28, 28) and labels (n,)")
+        if not np.isin(y, range(10)).all():
+            fail(f"{path}: a label is not one of the digits 0 to 9")
+    return arrays
 
 
 def picture_paths(folder):

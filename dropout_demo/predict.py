@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.run import fail, find_run, keras, load_model, run_script
+from common.run import fail, find_run, keras, load_file, run_script
 from data import glyphs
 from dropout_demo.pictures import draw_predictions, picture_paths, read_picture
 from dropout_demo.train import monte_carlo
@@ -44,7 +44,7 @@ def main(argv=None):
     args = parse_args(argv)
     run_dir = find_run("dropout_demo", args.run_dir)
     keras.utils.set_random_seed(0)  # Before loading: the same picture, the same numbers.
-    model = load_model(run_dir / "model.keras")
+    model = load_file(run_dir / "model.keras")
     names, pictures, unreadable = [], [], 0
     for path in args.paths:
         found = picture_paths(path) if path.is_dir() else [path]

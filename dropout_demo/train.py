@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from common.data import fetch
-from common.run import Run, fail, keras, layers, load_model, ops, parse_run_args, run_script
+from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from common.table import mean_interval, proportion
 from data import glyphs
-from dropout_demo.pictures import draw_calibration, draw_curves, draw_noise_shapes
+from dropout_demo.pictures import draw_calibration, draw_curves, draw_noise_shapes, read_npz
 
 MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -103,25 +103,6 @@ def load_data(source=None, num_train=2000, num_valid=2000, num_test=5000):
     return splits, notes | {"sha256": digest.hexdigest()}
 
 
-def read_npz(path):
-    """x_train, y_train, x_test, y_test of a file in the layout of Keras' mnist.npz."""
-    names = ["x_train", "y_train", "x_test", "y_test"]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            arrays = [] if missing else [file[name] for name in names]
-    except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is no intact .npz file: {str(error).splitlines()[0]}")
-    if missing:
-        fail(f"{path} has no {', '.join(missing)}: expected {', '.join(names)} as in mnist.npz")
-    for x, y in (arrays[:2], arrays[2:]):
-        if x.shape[1:] != (28, 28) or x.dtype != "uint8" or y.shape != x.shape[:1]:
-            fail(f"{path}: expected uint8 pictures (n, 28, 28) and labels (n,)")
-        if not np.isin(y, range(10)).all():
-            fail(f"{path}: a label is not one of the digits 0 to 9")
-    return arrays
-
-
 def batches(pictures, labels, batch_size, seed, first_epoch=0):
     """Endless batches; the order of an epoch follows from (seed, epoch) alone."""
     for epoch in itertools.count(first_epoch):
@@ -181,6 +162,12 @@ def calibration_error(probabilities, labels, bins=15):
 
 
 # --- What the record says ---
+def count_right(model, pictures, labels):
+    """How many pictures the plain pass, with dropout off, puts in the right class."""
+    [probabilities] = monte_carlo(model, pictures, passes=1, training=False)
+    return (probabilities.argmax(-1) == labels).sum()
+
+
 def compare_with_keras(shape=(3, 4, 5), rate=0.5, seed=0, draws=1_000_000):
     """Metrics that show the NumPy function and keras.layers.Dropout to be the same thing."""
     rng = np.random.default_rng(seed)
@@ -277,20 +264,22 @@ def main(argv=None):
     print(f"{notes['name']}: {args.num_train} / {args.num_valid} / {args.num_test} pictures")
     metrics = compare_with_keras(seed=args.seed)
 
-    steps, curves, models = len(y_train) // args.batch_size, {}, {}
+    steps, curves, files = len(y_train) // args.batch_size, {}, {}
     for text, (rate, noise_shape) in variants.items():
         keras.utils.set_random_seed(args.seed)  # Every variant starts with the same weights.
         model = build_model(rate, noise_shape)
         schedule = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps * args.epochs)
         model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
 
-        def measure(epoch, logs, model=model):
-            # Keras' own training accuracy would be that of the network with dropout on.
-            for name, (x, y) in (("accuracy", splits["train"]), ("val_accuracy", splits["valid"])):
-                [probabilities] = monte_carlo(model, x, passes=1, training=False)
-                logs[name] = (probabilities.argmax(-1) == y).mean()
-
         prefix = re.sub(r"[^\w.]", "-", text) + "-"
+
+        def measure(epoch, logs, model=model, prefix=prefix):
+            # Keras' own training accuracy would be that of the network with dropout on.
+            for name, split in (("accuracy", "train"), ("val_accuracy", "valid")):
+                logs[name] = count_right(model, *splits[split]) / len(splits[split][1])
+            # Kept for the test curves, which are not looked at before all is chosen.
+            np.savez(run.dir / f"{prefix}epoch{epoch + 1}.npz", *model.get_weights())
+
         checkpoint = run.checkpoint(model, monitor="val_accuracy", prefix=prefix)
         first_epoch = len(run.history)
         print(f"dropout {text}", flush=True)
@@ -304,21 +293,25 @@ def main(argv=None):
                 shuffle=False,
                 verbose=run.verbose,
             )
-        curves[f"dropout {text}"] = run.history
-        models[f"dropout {text}"] = run.dir / f"{prefix}model.keras"
+        curves[f"dropout {text}"], files[f"dropout {text}"] = run.history, run.dir / prefix
 
     best = {
         name: max(h, key=lambda e: (e["val_accuracy"], e["epoch"])) for name, h in curves.items()
     }
-    for name, path in models.items():
-        [probabilities] = monte_carlo(load_model(path), x_test, passes=1, training=False)
-        right = (probabilities.argmax(-1) == y_test).sum()
-        metrics[f"accuracy, {name}"] = proportion(right, len(y_test))
     dropping = [f"dropout {text}" for text, (rate, _) in variants.items() if rate > 0]
     chosen = max(dropping, key=lambda name: best[name]["val_accuracy"])
-    shutil.copyfile(models[chosen], run.dir / "model.keras")
+    shutil.copyfile(f"{files[chosen]}model.keras", run.dir / "model.keras")
+    # Now that all is chosen, the test set. With dropout off the variants are one network.
+    for name, history in curves.items():
+        for entry in history:
+            with np.load(f"{files[name]}epoch{entry['epoch']}.npz") as weights:
+                model.set_weights(list(weights.values()))
+            right = count_right(model, x_test, y_test)
+            entry["test_accuracy"] = float(right / len(y_test))
+            if entry is best[name]:
+                metrics[f"accuracy, {name}"] = proportion(right, len(y_test))
     keras.utils.set_random_seed(args.seed)  # The masks follow from the seed at loading.
-    model = load_model(models[chosen])
+    model = load_file(run.dir / "model.keras")
     passes = monte_carlo(model, x_test, max(PASSES))
     predictions = {"plain pass": monte_carlo(model, x_test, passes=1, training=False)[0]}
     predictions |= {f"mean of {k} random": passes[:k].mean(0) for k in PASSES}
@@ -331,17 +324,20 @@ def main(argv=None):
     draw_calibration(run.dir / "calibration.png", predictions, y_test)
     run.history = [{"variant": name} | entry for name, h in curves.items() for entry in h]
     epochs = ", ".join(f"{name} {entry['epoch']}" for name, entry in best.items())
-    return run.finish(
+    record = run.finish(
         row=f"{'smoke' if args.smoke else args.preset}, {notes['name']}",
         data=notes,
         metrics=metrics,
         selection=f"best validation epoch ({epochs}); random passes: {chosen}, the best dropout",
         pictures={
-            "curves.png": "Accuracy by epoch, dropout off: seen and unseen pictures",
+            "curves.png": "Accuracy by epoch, dropout off: training and test pictures",
             "calibration.png": "Test accuracy by confidence, plain and averaged passes",
             "noise_shapes.png": "The eight noise shapes of (3, 4, 5): what is dropped together",
         },
     )
+    for path in run.dir.glob("*-epoch*.npz"):  # Until the record is there, --resume needs them.
+        path.unlink()
+    return record
 
 
 if __name__ == "__main__":

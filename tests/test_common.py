@@ -19,7 +19,7 @@ import pytest
 import common.data
 import common.run
 import common.table
-from common.run import Run, find_run, keras, layers, load_model, parse_run_args, run_script
+from common.run import Run, find_run, keras, layers, load_file, parse_run_args, run_script
 from common.table import markdown, mean_interval, proportion, read_results, table_lines
 
 PRESETS = {
@@ -92,7 +92,7 @@ def assert_same_training(one, other):
     ):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
     assert run.history == other_run.history
-    best, other_best = (load_model(r.dir / "model.keras") for r in (run, other_run))
+    best, other_best = (load_file(r.dir / "model.keras") for r in (run, other_run))
     for a, b in zip(best.get_weights(), other_best.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -185,17 +185,17 @@ def test_resume_without_a_folder_takes_the_stopped_run_and_not_the_finished_one(
 
 
 def test_resume_with_nothing_to_resume_is_refused(tmp_path, error_of):
-    assert "nothing to resume" in error_of(Run, parse("--resume"), "toy")
+    assert "no stopped run" in error_of(Run, parse("--resume"), "toy")
     missing = tmp_path / "missing"
     message = error_of(Run, parse("--resume", "--run-dir", missing), "toy")
-    assert "nothing to resume" in message and str(missing) in message
+    assert "no stopped run" in message and str(missing) in message
     assert not missing.exists()
 
 
 def test_a_finished_run_is_not_resumed(tmp_path, error_of):
     finish(Run(parse("--run-dir", tmp_path), "toy"))
     message = error_of(Run, parse("--resume", "--run-dir", tmp_path), "toy")
-    assert "nothing to resume" in message
+    assert "no stopped run" in message
 
 
 def test_find_run_takes_the_newest_finished_run(runs, error_of):
@@ -276,7 +276,7 @@ def test_the_saved_model_is_that_of_the_best_epoch(uninterrupted):
     best = 1 + int(np.argmax([entry["loss"] for entry in run.history]))
     assert best < len(run.history)
     _, stopped_there = train("--epochs", best)
-    saved = load_model(run.dir / "model.keras")
+    saved = load_file(run.dir / "model.keras")
     for a, b in zip(saved.get_weights(), stopped_there.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -325,7 +325,7 @@ def test_a_missing_or_damaged_model_is_one_line(tmp_path, error_of, uninterrupte
         path.write_bytes(intact[:middle] + b"?" * 99 + intact[middle + 99 :])
     elif damage == "a folder":
         path.mkdir()
-    assert str(path) in error_of(load_model, path)
+    assert str(path) in error_of(load_file, path)
 
 
 # --- Intervals ---

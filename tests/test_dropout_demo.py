@@ -375,7 +375,14 @@ def test_record_of_a_run(smoke_run):
         assert metrics[f"accuracy, {name}"]["n"] == 100
         entries = [e for e in record["history"] if e["variant"] == name]
         assert [e["epoch"] for e in entries] == [1, 2]
-        assert all({"loss", "accuracy", "val_accuracy"} < set(e) for e in entries)
+        assert all({"loss", "accuracy", "val_accuracy", "test_accuracy"} < set(e) for e in entries)
+        # Chosen on validation; its point of the test curve is what the saved model reaches.
+        best = max(entries, key=lambda e: (e["val_accuracy"], e["epoch"]))
+        assert metrics[f"accuracy, {name}"]["value"] == best["test_accuracy"]
+        saved = name.removeprefix("dropout ").replace(":", "-").replace(",", "-")
+        model = keras.saving.load_model(run_dir / f"{saved}-model.keras", compile=False)
+        right = train.count_right(model, *glyphs.load("test", 100))
+        assert right == round(100 * best["test_accuracy"])
     for name in ("plain pass", "mean of 1 random", "mean of 10 random", "mean of 100 random"):
         for kind in ("accuracy", "log loss", "calibration error"):
             number = metrics[f"{kind}, {name}"]
@@ -383,28 +390,44 @@ def test_record_of_a_run(smoke_run):
     assert metrics["accuracy, plain pass"] == metrics[f"accuracy, {names[1]}"]
     for name in record["pictures"]:
         assert_drawn(run_dir / name)
+    assert not list(run_dir.glob("*epoch*")), "the weights of the epochs are in the way"
 
 
-def test_same_seed_same_run_and_a_killed_one_resumes_to_it(smoke_run, tmp_path):
-    """kill -9 after one of the two batches of the second variant's second epoch, then --resume."""
-    straight, record = smoke_run
-    deadly = """if True:
-        import os, signal, sys
+KILLS = {
+    # After one of the two batches of the second variant's second epoch.
+    "training": """
         from common.run import Run
-        from dropout_demo import train
-
         checkpoint = Run.checkpoint
 
         def deadly(run, *args, prefix, **keywords):
-            def die(batch, logs=None):
+            def batch_end(batch, logs=None):
                 if prefix.startswith("0.5") and len(run.history) == 1 and batch == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    die()
 
             callback = checkpoint(run, *args, prefix=prefix, **keywords)
-            callback.on_train_batch_end = die
+            callback.on_train_batch_end = batch_end
             return callback
 
         Run.checkpoint = deadly
+    """,
+    # When the first variant's test curve is read, and the second one's begins.
+    "testing": """
+        load = train.np.load
+        train.np.load = lambda path: die() if "0.5-batch-word-1-epoch1" in path else load(path)
+    """,
+}
+
+
+@pytest.mark.parametrize("place", KILLS)
+def test_same_seed_same_run_and_a_killed_one_resumes_to_it(smoke_run, tmp_path, place):
+    """kill -9 in the middle, then --resume."""
+    straight, record = smoke_run
+    deadly = f"""if True:
+        import os, signal, sys
+        from dropout_demo import train
+
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        {KILLS[place]}
         train.main(sys.argv[1:])
     """
     flags = [*SMOKE, "--run-dir", str(tmp_path / "killed")]
@@ -412,7 +435,7 @@ def test_same_seed_same_run_and_a_killed_one_resumes_to_it(smoke_run, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "killed" / "record.json").exists()
     resumed = train.main([*flags, "--resume"])
-    assert resumed["resumed"]
+    assert resumed["resumed"] and not list((tmp_path / "killed").glob("*epoch*"))
     for name in ("history", "metrics", "selection", "data"):
         assert resumed[name] == record[name]
     for state in ("0-state.npz", "0.5-batch-word-1-state.npz"):
