@@ -1,0 +1,343 @@
+"""Word2Vec with a softmax over a few random words: the post's model, and a fast one.
+
+Post:   https://kexue.fm/archives/4515 (2017, after 4402): CBOW in ten lines of Keras, whose
+        softmax covers the target and 16 random words. It gives no number and concedes that
+        Keras cannot match the speed of gensim. The fast model here does (benchmarks/).
+Data:   generated text with known analogies (data/corpus.py); --data takes a file (.gz, .xz and
+        .bz2 too) or a folder, one sentence a line, words between blanks, or Chinese: --segment.
+
+    python word2vec_keras/train.py                      # the fast CBOW
+    python word2vec_keras/train.py --model cbow         # the post's, same data, same epochs
+    python word2vec_keras/train.py --preset full --model fast-skipgram
+    python word2vec_keras/train.py --preset post        # the post's model and recipe
+    python word2vec_keras/train.py --data wiki.txt.xz --segment --eval word_eval/
+    python word2vec_keras/train.py --data more.txt --continue-from vectors.bin
+    python word2vec_keras/predict.py                    # neighbours and analogies
+
+Writes runs/word2vec_keras/NAME/, with vectors.txt and vectors.bin as gensim reads them. Read it
+from top to bottom: the post's model, the fast model, data, evaluation, main.
+"""
+
+import argparse
+import hashlib
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
+from data import corpus
+from word2vec_keras.fast import (
+    build_fast_model,
+    fast_chunks,
+    keep_probability,
+    noise_table,
+    stream_tensorflow,
+)
+from word2vec_keras.vectors import (
+    draw_pairs,
+    evaluate,
+    evaluation_sets,
+    read_vectors,
+    write_vectors,
+)
+from word2vec_keras.words import load_corpus
+
+RATES = {"cbow": 1e-3, "skipgram": 1e-3, "fast-cbow": 0.15, "fast-skipgram": 0.1}
+CHUNK, BLOCK, STEPS = 8192, 64, 8  # Of the fast models; so many steps are one call of Keras.
+ARTICLES = 20  # In a batch of the post's models.
+
+
+# --- The post's model (needs only keras; copy it) ---
+def build_cbow_model(
+    vocabulary_size,
+    embedding_dim=128,
+    window=5,
+    num_negatives=16,
+    mask_padding=False,
+    context_size=None,
+):
+    """The post's CBOW: a softmax over the target and some random words, with label 0.
+
+    Two Embedding layers are the rows of a Dense layer, of which a step needs only a few:
+    scores = W[samples] @ hidden + b[samples]. Train it on sparse categorical cross-entropy.
+
+    Inputs: context ids (batch, 2 * window), 0 beyond the text's ends; target ids (batch, 1).
+    Output: probabilities (batch, 1 + num_negatives) of the target and of uniformly random words,
+    drawn anew for every target. mask_padding leaves id 0 out of the sum, which the post does not.
+    """
+
+    @keras.saving.register_keras_serializable("word2vec_keras")
+    class WithNegatives(layers.Layer):
+        """Target ids (batch, 1), followed by random ids: (batch, 1 + num_negatives)."""
+
+        def __init__(self, vocabulary_size, num_negatives, **kwargs):
+            super().__init__(**kwargs)
+            self.vocabulary_size, self.num_negatives = vocabulary_size, num_negatives
+            self.seed_generator = keras.random.SeedGenerator()
+
+        def call(self, target):
+            shape = (ops.shape(target)[0], self.num_negatives)
+            bounds = {"minval": 0, "maxval": self.vocabulary_size, "dtype": "int32"}
+            drawn = keras.random.randint(shape, **bounds, seed=self.seed_generator)
+            return ops.concatenate([target, drawn], axis=1)
+
+        def compute_output_shape(self, input_shape):
+            return input_shape[0], 1 + self.num_negatives
+
+        def get_config(self):
+            sizes = {name: getattr(self, name) for name in ("vocabulary_size", "num_negatives")}
+            return super().get_config() | sizes
+
+    context = keras.Input((context_size or 2 * window,), dtype="int32", name="context")
+    target = keras.Input((1,), dtype="int32", name="target")
+    vectors = layers.Embedding(vocabulary_size, embedding_dim, name="word2vec")(context)
+    if mask_padding:
+        vectors = vectors * ops.cast(ops.expand_dims(context, -1) != 0, "float32")
+    hidden = ops.sum(vectors, axis=1, keepdims=True)
+    samples = WithNegatives(vocabulary_size, num_negatives, name="samples")(target)
+    weights = layers.Embedding(vocabulary_size, embedding_dim, name="W")(samples)
+    biases = layers.Embedding(vocabulary_size, 1, name="b")(samples)
+    scores = ops.sum(weights * hidden, axis=-1) + ops.squeeze(biases, axis=-1)
+    return keras.Model([context, target], ops.softmax(scores))
+
+
+def build_skipgram_model(vocabulary_size, embedding_dim=128, num_negatives=16):
+    """The post's exercise: predicts each word around a word from that word alone.
+
+    Inputs: word ids (batch, 1); ids (batch, 1) of a word in its window. Output as above.
+    """
+    return build_cbow_model(
+        vocabulary_size, embedding_dim, num_negatives=num_negatives, context_size=1
+    )
+
+
+def pieces(ids, size=2_000_000):
+    """The ids of a corpus, so many at a time in memory."""
+    for start in range(0, len(ids), size):
+        yield np.array(ids[start : start + size])
+
+
+def post_batches(ids, keep, window=5, articles=20, skip_gram=False, seed=0):
+    """One pass over the text for the post's models: batches of all words of 20 articles.
+
+    Yields ({"context", "target"}, labels, weights). As in the post, every article has `window`
+    zeros at both ends, and subsampling skips a word as a target only: it stays a context. The
+    rows are filled up to a multiple of 1,024 with weight 0, as XLA compiles each shape anew.
+    """
+    rng, article, rows = np.random.default_rng(seed), np.zeros(0, "int32"), []
+
+    def batch():
+        x = np.concatenate(rows)
+        x = x[rng.random(len(x), dtype="float32") < keep[x[:, window]]]
+        target, context = x[:, window : window + 1], np.delete(x, window, axis=1)
+        if skip_gram:
+            near = context[context > 0]
+            target, context = near[:, None], np.repeat(target, (context > 0).sum(1), axis=0)
+        missing = -len(target) % 1024 or 1024 * (len(target) == 0)
+        pad = ((0, missing), (0, 0))
+        x = {"context": np.pad(context, pad), "target": np.pad(target, pad)}
+        weights = np.repeat(np.float32([1, 0]), [len(target), missing])
+        return x, np.zeros(len(weights), "int32"), weights
+
+    for tokens in pieces(ids):
+        tokens = np.append(article, tokens)
+        *articles_of_piece, article = np.split(tokens, np.flatnonzero(tokens == 0) + 1)
+        for words in articles_of_piece:
+            padded = np.pad(words[:-1], window)
+            rows.append(np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1))
+            if len(rows) == articles:
+                yield batch()
+                rows.clear()
+    if rows:
+        yield batch()
+
+
+def build_model(model="fast-cbow", vocabulary_size=10_000, **sizes):
+    """The model of this name: cbow, skipgram (the post's), fast-cbow or fast-skipgram."""
+    if model.startswith("fast"):
+        return build_fast_model(vocabulary_size, skip_gram=model == "fast-skipgram", **sizes)
+    if model == "skipgram":
+        return build_skipgram_model(vocabulary_size, **sizes)
+    return build_cbow_model(vocabulary_size, **sizes)
+
+
+# --- Data ---
+def count_sentences(ids):
+    """How many sentences there are, and the number of words in the longest."""
+    number, longest, before, start = 0, 0, -1, 0
+    for piece in pieces(ids):
+        ends = start + np.flatnonzero(piece == 0)
+        if len(ends):
+            longest = max(longest, np.diff(ends, prepend=before).max() - 1)
+            number, before = number + len(ends), ends[-1]
+        start += len(piece)
+    return number, int(longest)
+
+
+def load_data(source=None, min_count=10, segment=False, smoke=False):
+    """ids, words, counts, total (words.load_corpus says what they are) and notes for the record."""
+    num_tokens = 200_000 if smoke else corpus.NUM_TOKENS
+    name = Path(source).name if source else f"generated text v{corpus.VERSION}"
+    loaded = load_corpus(source or corpus.load(num_tokens), min_count, segment)
+    ids, words, _, total = loaded
+    digest = hashlib.sha256("\n".join(words).encode())
+    for piece in pieces(ids):
+        digest.update(piece)
+    notes = {"name": name, "num_tokens": total, "num_words": len(words) - 1}
+    return *loaded, notes | {"min_count": min_count, "sha256": digest.hexdigest()}
+
+
+# --- Main ---
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    names = ("cbow", "skipgram", "fast-cbow", "fast-skipgram")
+    add("--model", choices=names, help="the post's cbow and skipgram, or ours: fast-...")
+    add("--epochs", type=int, help="passes over the text")
+    add("--learning-rate", type=float, help="at the start; default: by model")
+    add("--embedding-dim", type=int, default=128, help="default: 128")
+    add("--window", type=int, default=5, help="words on each side; default: 5")
+    add("--num-negatives", type=int, help="random words per target; default: 16, fast: 64")
+    add("--min-count", type=int, default=10, help="rarer words are left out; default: 10")
+    add("--subsample", type=float, help="threshold above which a word is thinned out")
+    add("--segment", action="store_true", help="cut Chinese text into words with jieba")
+    add("--mask-padding", action="store_true", help="of the post's cbow: no vector for no word")
+    add("--eval", metavar="DIR", help="word pairs and analogies; default: the generated text's")
+    add("--continue-from", metavar="VECTORS", help="start from a run's vectors.bin, or any such")
+    fast = {"model": "fast-cbow", "epochs": 5, "subsample": 1e-4}
+    presets = {
+        "smoke": fast | {"epochs": 1},
+        "quick": fast,
+        "full": fast | {"epochs": 15},
+        "post": {"model": "cbow", "epochs": 2, "subsample": 1e-5},
+    }
+    return parse_run_args(parser, presets, argv)
+
+
+def tables(model):
+    """The variables of a model: word vectors, the softmax's rows and, in the post's, biases."""
+    if hasattr(model, "vectors"):
+        return model.vectors, model.targets
+    return tuple(model.get_layer(name).embeddings for name in ("word2vec", "W", "b"))
+
+
+def start_from(model, path, words, old_words, old_vectors):
+    """Puts the vectors of a file into a model, with all else that a run has saved beside it."""
+    rows = dict(zip(words, range(len(words)), strict=True))
+    rows, saved = [rows[word] for word in old_words], {"vectors": old_vectors}
+    if (output := Path(path).with_name("output.npz")).exists():
+        found = {name: table[1:] for name, table in load_file(output).items()}
+        saved |= found if len(found["weights"]) == len(rows) else {}
+    variables = dict(zip(("vectors", "weights", "bias"), tables(model), strict=False))
+    if hasattr(model, "squares"):
+        variables |= dict(zip(("squares", "weights_squares"), model.squares, strict=True))
+    for name in variables.keys() & saved:
+        table = ops.convert_to_numpy(variables[name]).copy()
+        table[rows] = saved[name].reshape(len(rows), *table.shape[1:])
+        variables[name].assign(table)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1 or args.subsample <= 0:
+        fail("--epochs, --window, --embedding-dim and --min-count start at 1, --subsample above 0")
+    fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
+    ids, words, counts, total, notes = load_data(
+        args.data, args.min_count, args.segment, args.smoke
+    )
+    num_sentences, longest = count_sentences(ids)
+    if args.window >= longest:
+        fail(f"--window {args.window}: the longest sentence has only {longest} known words")
+    sets = evaluation_sets(args.eval)
+    if args.continue_from:
+        old_words, old_vectors = read_vectors(args.continue_from)
+        if (size := old_vectors.shape[1]) != args.embedding_dim:
+            fail(f"{args.continue_from}: vectors of {size} numbers: give --embedding-dim {size}")
+        known = set(words)
+        new = [word for word in old_words if word not in known]
+        words, counts = words + new, np.append(counts, np.zeros(len(new), counts.dtype))
+    keep = keep_probability(counts, total, args.subsample)
+    run = Run(args, "word2vec_keras")
+    print(f"{notes['name']}: {total:,} words, {notes['num_words']:,} different ones kept")
+
+    sizes = {"vocabulary_size": len(words), "embedding_dim": args.embedding_dim}
+    sizes["num_negatives"] = negatives = args.num_negatives or (64 if fast else 16)
+    sizes |= {} if args.model == "skipgram" else {"window": args.window}
+    rate = args.learning_rate or RATES[args.model]
+    if fast:
+        size = int((counts * keep).sum())  # A small text has small chunks, of at least two blocks.
+        chunk_size = min(CHUNK, max(2, size // STEPS // BLOCK) * BLOCK)
+        steps = math.ceil(size / chunk_size / STEPS) * STEPS
+        noise = noise_table(counts)
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps * args.epochs, 0.0)
+        compiled = keras.backend.backend() != "torch"
+        model = build_model(args.model, **sizes, chunk_size=chunk_size, block_size=BLOCK)
+        settings = {"jit_compile": compiled, "steps_per_execution": STEPS if compiled else 1}
+        model.compile(keras.optimizers.SGD(rate), **settings)
+    else:
+        sizes |= {"mask_padding": True} if args.mask_padding else {}
+        steps = math.ceil(num_sentences / ARTICLES)
+        model = build_model(args.model, **sizes)
+        loss = "sparse_categorical_crossentropy"
+        model.compile(keras.optimizers.Adam(rate), loss, weighted_metrics=["accuracy"])
+    if args.continue_from:
+        start_from(model, args.continue_from, words, old_words, old_vectors)
+    checkpoint = run.checkpoint(model, monitor=None)
+    first_epoch = len(run.history)
+
+    def batches():
+        for epoch in range(first_epoch, args.epochs):
+            if fast:
+                yield from fast_chunks(
+                    ids, keep, noise, steps, negatives, chunk_size, BLOCK, (args.seed, epoch)
+                )
+            else:
+                settings = {"skip_gram": skip_gram, "seed": (args.seed, epoch)}
+                yield from post_batches(ids, keep, args.window, ARTICLES, **settings)
+
+    start, stream = time.time(), batches()
+    if fast and keras.backend.backend() == "tensorflow" and first_epoch < args.epochs:
+        stream = stream_tensorflow(stream)
+    if first_epoch < args.epochs:
+        model.fit(
+            stream,
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=args.epochs,
+            callbacks=[checkpoint],
+            shuffle=False,
+            verbose=run.verbose,
+        )
+    speed = total * (args.epochs - first_epoch) / (time.time() - start)
+
+    vectors, weights, *bias = (ops.convert_to_numpy(table) for table in tables(model))
+    output = {"weights": weights, "counts": counts}
+    if fast:  # What a softmax over words drawn by their share q learns is log p - log q.
+        share = np.maximum(counts, 0.1) ** 0.75
+        output |= {"bias": np.log(share / share.sum()).astype("float32")}
+        squares = map(ops.convert_to_numpy, model.squares)
+        output |= dict(zip(("squares", "weights_squares"), squares, strict=True))
+    else:
+        output["bias"] = bias[0][:, 0] if bias else np.zeros(len(words), "float32")
+    np.savez(run.dir / "output.npz", **output)
+    for name in ("vectors.txt", "vectors.bin"):
+        write_vectors(run.dir / name, words[1:], vectors[1:])
+    metrics, details = evaluate(words[1:], vectors[1:], *sets)
+    pictures = {}
+    if not args.data:
+        draw_pairs(run.dir / "vectors.png", words[1:], vectors[1:])
+        pictures = {"vectors.png": "Pairs of words: the same relation, the same direction"}
+    return run.finish(
+        row=f"{args.model} x {args.epochs}, {notes['name']}",
+        data=notes,
+        metrics=metrics,
+        selection="none: the last epoch; learning rates come from the development questions",
+        details=details | {"words per second, with compilation": f"{speed:,.0f}"},
+        pictures=pictures,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
