@@ -1,0 +1,270 @@
+"""Word2vec in Keras against gensim: words per second and quality, in one run.
+
+    python benchmarks/word2vec_vs_gensim.py                                    # generated text
+    python benchmarks/word2vec_vs_gensim.py --corpus cut_wiki.txt --eval word_eval/
+    python benchmarks/word2vec_vs_gensim.py --skip-gram
+    python benchmarks/word2vec_vs_gensim.py --quick                            # tries every line
+
+Both learn CBOW (dim 128, window 5, min_count 10) from the same words for as many epochs; gensim
+with 16 negatives a word and 2 workers. Learning rates are chosen on the development half of the
+evaluation sets, three trials each; the other half is read once for each of three seeds. Rounds are
+interleaved, each training in a process of its own. "loop" is training alone, without compilation;
+"whole" goes from the text file to vectors, with vocabulary and compilation.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common.table import mean_interval
+from data import corpus
+from word2vec_keras.fast import (
+    build_fast_model,
+    fast_chunks,
+    keep_probability,
+    noise_table,
+    stream_tensorflow,
+)
+from word2vec_keras.vectors import evaluate_analogies, evaluate_word_pairs, read_evaluation
+from word2vec_keras.words import load_corpus
+
+ROOT = Path(__file__).parent.parent
+CHUNK, BLOCK, NEGATIVES, STEPS = 8192, 64, 64, 8
+RATES = {"gensim": (0.05, 0.1, 0.15), "keras": (0.1, 0.15, 0.2)}
+SKIPGRAM_RATES = {"gensim": (0.025, 0.05, 0.1), "keras": (0.05, 0.1, 0.15)}
+REAL_SETS = "240.txt", "297.txt", "morphological.txt", "semantic.txt", "analogy.txt"
+
+
+def half_of(items, split):
+    """A fixed half of a list; the fast model itself was designed on the development half."""
+    order = np.random.default_rng(5).permutation(len(items))
+    chosen = order[: len(items) // 2] if split == "dev" else order[len(items) // 2 :]
+    return [items[i] for i in chosen]
+
+
+def quality(words, vectors, folder, split):
+    """The mean score of all sets, and each: Spearman of word pairs, accuracy of analogies."""
+    if folder:
+        pairs, analogies = {}, {"CA8": [], "CWE": []}
+        for path in sorted(Path(folder).rglob("zh_c*/**/*.txt")):
+            if path.name in REAL_SETS:
+                found, sections = read_evaluation(path)
+                for pairs_of_file in found.values():
+                    pairs[path.stem] = half_of(pairs_of_file, split)
+                for parts in sections.values():
+                    name = "CWE" if path.name == "analogy.txt" else "CA8"
+                    analogies[name] += [one for part in parts.values() for one in part]
+        analogies = {name: {"all": half_of(x, split)} for name, x in analogies.items()}
+    else:
+        pairs = {"similarity": corpus.word_pairs(split)}
+        analogies = {"analogies": {"all": [one for _, *one in corpus.analogies(split)]}}
+    scores = {name: evaluate_word_pairs(words, vectors, x)["value"] for name, x in pairs.items()}
+    for name, x in analogies.items():
+        scores[name] = evaluate_analogies(words, vectors, x, restrict_vocab=30_000)["value"]
+    return float(np.mean(list(scores.values()))), scores
+
+
+def train_gensim(job):
+    """(words, vectors, seconds of the loop, words per epoch)."""
+    from gensim.models import Word2Vec
+
+    settings = {"vector_size": job["dim"], "window": 5, "negative": 16, "workers": 2}
+    settings |= {"min_count": 10, "sample": job["subsample"], "sg": int(job["skip_gram"])}
+    model = Word2Vec(**settings, alpha=job["rate"], epochs=job["epochs"], seed=job["seed"])
+    source = {"corpus_file": job["corpus"]}
+    if not job["corpus_file"]:  # Lists of words: gensim then hands out batches of them itself.
+        with open(job["corpus"], encoding="utf-8") as file:
+            source = {"corpus_iterable": [line.split() for line in file]}
+    model.build_vocab(**source)
+    more = {} if not job["corpus_file"] else {"total_words": model.corpus_total_words}
+    start = time.time()
+    model.train(**source, **more, total_examples=model.corpus_count, epochs=job["epochs"])
+    seconds = time.time() - start
+    return model.wv.index_to_key, model.wv.vectors, seconds
+
+
+def train_keras(job):
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:  # No cache: vocabulary and ids are part of it.
+        ids, words, counts, total = load_corpus(job["corpus"], 10, folder=folder)
+    keep, noise = keep_probability(counts, total, job["subsample"]), noise_table(counts)
+    steps = int(np.ceil((counts * keep).sum() / CHUNK / STEPS)) * STEPS
+    keras.utils.set_random_seed(job["seed"])
+    model = build_fast_model(len(words), job["dim"], 5, NEGATIVES, job["skip_gram"], CHUNK, BLOCK)
+    backend = keras.backend.backend()
+    schedule = keras.optimizers.schedules.PolynomialDecay(job["rate"], steps * job["epochs"], 0.0)
+    model.compile(keras.optimizers.SGD(schedule), jit_compile=True, steps_per_execution=STEPS)
+
+    def fit(stream, steps, epochs):
+        stream = stream_tensorflow(stream) if backend == "tensorflow" else stream
+        model.fit(stream, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
+
+    # Compilation is not part of "loop": empty chunks, which change nothing, come first.
+    fit(fast_chunks(ids[:0], keep, noise, STEPS, NEGATIVES, CHUNK, BLOCK), STEPS, 1)
+    model.optimizer.iterations.assign(0)
+    passes = range(job["epochs"])
+    stream = (
+        chunk
+        for epoch in passes
+        for chunk in fast_chunks(
+            ids, keep, noise, steps, NEGATIVES, CHUNK, BLOCK, (job["seed"], epoch)
+        )
+    )
+    start = time.time()
+    fit(stream, steps, job["epochs"])
+    vectors = keras.ops.convert_to_numpy(model.vectors)[1:]
+    return words[1:], vectors, time.time() - start
+
+
+def child(job):
+    start = time.time()
+    words, vectors, seconds = (train_gensim if job["system"] == "gensim" else train_keras)(job)
+    result = {"loop": seconds, "whole": time.time() - start}
+    if job["split"]:
+        result["quality"], result["scores"] = quality(words, vectors, job["eval"], job["split"])
+    print(json.dumps(result))
+
+
+def idle_share(seconds=1.0):
+    """How much of all cores nobody uses."""
+
+    def ticks():
+        values = list(map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+        return values[3] + values[4], sum(values)
+
+    (idle, total), _ = ticks(), time.sleep(seconds)
+    now_idle, now_total = ticks()
+    return (now_idle - idle) / max(now_total - total, 1)
+
+
+def run(system, **job):
+    """One training in a process of its own, once the machine is quiet."""
+    for _ in range(30):
+        if quiet := idle_share() > 0.85:
+            break
+        time.sleep(1)
+    environment = os.environ | {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"PYTHONPATH": str(ROOT)} | (
+        {} if system == "gensim" else {"KERAS_BACKEND": system}
+    )
+    command = [sys.executable, __file__, "--child", json.dumps(job | {"system": system})]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{system}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1]) | {"quiet": quiet}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--corpus", help="a text cut into words, a sentence a line; default: generated")
+    add(
+        "--eval", metavar="DIR", help="folder with zh_cwe/ and zh_ca8/; default: the generated sets"
+    )
+    add("--epochs", type=int, default=3)
+    add("--rounds", type=int, default=5)
+    add("--skip-gram", action="store_true")
+    add("--quick", action="store_true", help="one round of one epoch, no trials")
+    add("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child:
+        return child(json.loads(args.child))
+    path = Path(args.corpus or corpus.load(200_000 if args.quick else corpus.NUM_TOKENS))
+    if args.quick:
+        args.epochs = args.rounds = 1
+    tokens = sum(len(line.split()) for line in path.open(encoding="utf-8"))
+    systems = [s for s in ("gensim", "jax", "tensorflow") if importlib.util.find_spec(s)]
+    print(f"installed, and so compared: {', '.join(systems)}")
+    job = {"corpus": str(path), "eval": args.eval, "dim": 128, "epochs": args.epochs, "seed": 0}
+    job |= {"subsample": 1e-5 if args.corpus else 1e-4, "skip_gram": args.skip_gram}
+    job |= {"split": None, "corpus_file": True}
+
+    trial = job | {"rate": 0.05, "epochs": 1}
+    speeds = {way: run("gensim", **trial | {"corpus_file": way})["loop"] for way in (True, False)}
+    job["corpus_file"] = min(speeds, key=speeds.get)
+    how = "corpus_file" if job["corpus_file"] else "lists in memory"
+    print(
+        f"{path.name}: {tokens:,} words, {args.epochs} epochs; gensim is faster with {how}",
+        flush=True,
+    )
+
+    fastest, chosen, trials = next(s for s in systems if s != "gensim"), {}, {}
+    for name, system in (("gensim", "gensim"), ("keras", fastest)):
+        rates = (SKIPGRAM_RATES if args.skip_gram else RATES)[name]
+        rates = rates[1:2] if args.quick else rates
+        trials[name] = {
+            r: run(system, **job | {"rate": r, "split": "dev"})["quality"] for r in rates
+        }
+        chosen[name] = max(trials[name], key=trials[name].get)
+        print(f"{name}: development scores by learning rate {trials[name]}", flush=True)
+
+    rounds = []
+    for number in range(args.rounds):
+        results = {}
+        for system in systems:
+            rate = chosen["gensim" if system == "gensim" else "keras"]
+            split = "test" if number < 3 else None
+            timed = job | {"rate": rate, "split": split, "seed": number}
+            results[system] = run(system, **timed)
+        rounds.append(results)
+        shown = {
+            s: f"{tokens * args.epochs / r['loop'] / 1e6:.2f}M words/s" for s, r in results.items()
+        }
+        print(f"round {number}: {shown}", flush=True)
+
+    def ratios(system, key):
+        return [r["gensim"][key] / r[system][key] for r in rounds]
+
+    backends = [s for s in systems if s != "gensim"]
+    speed = {s: float(np.median(ratios(s, "loop"))) for s in backends}
+    for system in systems:
+        loops = [tokens * args.epochs / r[system]["loop"] for r in rounds]
+        wholes = [tokens * args.epochs / r[system]["whole"] for r in rounds]
+        line = f"{system}: loop {np.median(loops):,.0f} words/s, whole {np.median(wholes):,.0f}"
+        if system in backends:
+            for key in ("loop", "whole"):
+                values = ratios(system, key)
+                low, high = min(values), max(values)
+                line += f"; {key} {np.median(values):.2f} x gensim ({low:.2f} to {high:.2f})"
+        values = [r[system]["quality"] for r in rounds if "quality" in r[system]]
+        interval = mean_interval(values) if len(values) > 1 else {"value": values[0]}
+        print(f"{line}; quality {interval}")
+        print(f"   {[r[system]['scores'] for r in rounds if 'scores' in r[system]]}")
+    busy = sum(not r[s]["quiet"] for r in rounds for s in systems)
+    print(f"{busy} of {len(rounds) * len(systems)} trainings began on a machine that was not quiet")
+    best = max(speed, key=speed.get)
+    better = [r[best]["quality"] / r["gensim"]["quality"] for r in rounds if "quality" in r[best]]
+    result = {"corpus": path.name, "tokens": tokens, "arguments": vars(args), "rounds": rounds}
+    result |= {"trials": trials, "gensim_source": how, "python": platform.python_version()}
+    result |= {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": time.strftime("%F"),
+    }
+    result |= {"speed_ratios": speed, "quality_ratio": float(np.median(better))}
+    if not args.quick:
+        name = path.stem if args.corpus else "generated-text"
+        out = (
+            ROOT
+            / "benchmarks/results"
+            / f"word2vec_vs_gensim-{name}{'-skipgram' * args.skip_gram}.json"
+        )
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"speed ratio: {speed[best]:.2f}")
+    print(f"quality ratio: {np.median(better):.2f}")
+
+
+if __name__ == "__main__":
+    main()
