@@ -246,7 +246,8 @@ def main(argv=None):
     print(f"{busy} of {len(rounds) * len(systems)} trainings began on a machine that was not quiet")
     best = max(speed, key=speed.get)
     better = [r[best]["quality"] / r["gensim"]["quality"] for r in rounds if "quality" in r[best]]
-    result = {"corpus": path.name, "tokens": tokens, "arguments": vars(args) | {"corpus": path.name, "eval": bool(args.eval)}, "rounds": rounds}
+    given = vars(args) | {"corpus": path.name, "eval": bool(args.eval)}
+    result = {"corpus": path.name, "tokens": tokens, "arguments": given, "rounds": rounds}
     result |= {"trials": trials, "gensim_source": how, "python": platform.python_version()}
     result |= {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
