@@ -243,6 +243,10 @@ def main(argv=None):
     args = parse_args(argv)
     if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1 or args.subsample <= 0:
         fail("--epochs, --window, --embedding-dim and --min-count start at 1, --subsample above 0")
+    if min(args.num_negatives or 1, args.learning_rate or 1) <= 0:
+        fail("expected --num-negatives and --learning-rate above 0")
+    if args.mask_padding and args.model != "cbow":
+        fail("--mask-padding is of --model cbow: the other models have no padding in their sums")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
     ids, words, counts, total, notes = load_data(
         args.data, args.min_count, args.segment, args.smoke
@@ -320,7 +324,7 @@ def main(argv=None):
         squares = map(ops.convert_to_numpy, model.squares)
         output |= dict(zip(("squares", "weights_squares"), squares, strict=True))
     else:
-        output["bias"] = bias[0][:, 0] if bias else np.zeros(len(words), "float32")
+        output["bias"] = bias[0][:, 0]
     np.savez(run.dir / "output.npz", **output)
     for name in ("vectors.txt", "vectors.bin"):
         write_vectors(run.dir / name, words[1:], vectors[1:])
