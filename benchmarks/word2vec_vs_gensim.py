@@ -70,6 +70,9 @@ def quality(words, vectors, folder, split):
     scores = {name: evaluate_word_pairs(words, vectors, x)["value"] for name, x in pairs.items()}
     for name, x in analogies.items():
         scores[name] = evaluate_analogies(words, vectors, x, restrict_vocab=30_000)["value"]
+    scores = {name: score for name, score in scores.items() if score is not None}
+    if not scores:
+        raise SystemExit("no word of the evaluation sets is known: give --eval")
     return float(np.mean(list(scores.values()))), scores
 
 
@@ -182,6 +185,8 @@ def main(argv=None):
     if args.child:
         return child(json.loads(args.child))
     path = Path(args.corpus or corpus.load(200_000 if args.quick else corpus.NUM_TOKENS))
+    if not path.is_file():
+        raise SystemExit(f"{path}: expected a text file, already cut into words")
     if args.quick:
         args.epochs = args.rounds = 1
     tokens = sum(len(line.split()) for line in path.open(encoding="utf-8"))
