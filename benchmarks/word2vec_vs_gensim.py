@@ -77,7 +77,7 @@ def quality(words, vectors, folder, split):
 
 
 def train_gensim(job):
-    """(words, vectors, seconds of the loop, words per epoch)."""
+    """(words, vectors, seconds of the loop), as from train_keras."""
     from gensim.models import Word2Vec
 
     settings = {"vector_size": job["dim"], "window": 5, "negative": 16, "workers": 2}
@@ -115,10 +115,9 @@ def train_keras(job):
     # Compilation is not part of "loop": empty chunks, which change nothing, come first.
     fit(fast_chunks(ids[:0], keep, noise, STEPS, NEGATIVES, CHUNK, BLOCK), STEPS, 1)
     model.optimizer.iterations.assign(0)
-    passes = range(job["epochs"])
     stream = (
         chunk
-        for epoch in passes
+        for epoch in range(job["epochs"])
         for chunk in fast_chunks(
             ids, keep, noise, steps, NEGATIVES, CHUNK, BLOCK, (job["seed"], epoch)
         )

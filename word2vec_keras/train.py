@@ -301,12 +301,11 @@ def main(argv=None):
                 settings = {"skip_gram": skip_gram, "seed": (args.seed, epoch)}
                 yield from post_batches(ids, keep, args.window, ARTICLES, **settings)
 
-    start, stream = time.time(), batches()
-    if fast and keras.backend.backend() == "tensorflow" and first_epoch < args.epochs:
-        stream = stream_tensorflow(stream)
+    start = time.time()
     if first_epoch < args.epochs:
+        on_tensorflow = keras.backend.backend() == "tensorflow"
         model.fit(
-            stream,
+            stream_tensorflow(batches()) if fast and on_tensorflow else batches(),
             steps_per_epoch=steps,
             initial_epoch=first_epoch,
             epochs=args.epochs,
