@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,17 +29,21 @@ import numpy as np
 from common.table import mean_interval
 from data import corpus
 from word2vec_keras.fast import (
+    STEPS,
     build_fast_model,
+    compile_fast,
     fast_chunks,
+    keep_memory,
     keep_probability,
     noise_table,
-    stream_tensorflow,
+    stream,
 )
 from word2vec_keras.vectors import evaluate_analogies, evaluate_word_pairs, read_evaluation
 from word2vec_keras.words import load_corpus
 
-ROOT = Path(__file__).parent.parent
-CHUNK, BLOCK, NEGATIVES, STEPS = 8192, 64, 64, 8
+ROOT = Path(__file__).resolve().parent.parent
+QUIET = 0.03  # Others may use so much of the machine during a training.
+CHUNK, BLOCK, NEGATIVES = 8192, 64, 64
 RATES = {"gensim": (0.05, 0.1, 0.15), "keras": (0.1, 0.15, 0.2)}
 SKIPGRAM_RATES = {"gensim": (0.025, 0.05, 0.1), "keras": (0.05, 0.1, 0.15)}
 REAL_SETS = "240.txt", "297.txt", "morphological.txt", "semantic.txt", "analogy.txt"
@@ -81,7 +86,11 @@ def train_gensim(job):
     from gensim.models import Word2Vec
 
     settings = {"vector_size": job["dim"], "window": 5, "negative": 16, "workers": 2}
-    settings |= {"min_count": 10, "sample": job["subsample"], "sg": int(job["skip_gram"])}
+    settings |= {
+        "min_count": job["min_count"],
+        "sample": job["subsample"],
+        "sg": int(job["skip_gram"]),
+    }
     model = Word2Vec(**settings, alpha=job["rate"], epochs=job["epochs"], seed=job["seed"])
     source = {"corpus_file": job["corpus"]}
     if not job["corpus_file"]:  # Lists of words: gensim then hands out batches of them itself.
@@ -96,26 +105,25 @@ def train_gensim(job):
 
 
 def train_keras(job):
+    keep_memory()
     import keras
 
     with tempfile.TemporaryDirectory() as folder:  # No cache: vocabulary and ids are part of it.
-        ids, words, counts, total = load_corpus(job["corpus"], 10, folder=folder)
+        ids, words, counts, total = load_corpus(job["corpus"], job["min_count"], folder=folder)
     keep, noise = keep_probability(counts, total, job["subsample"]), noise_table(counts)
     steps = int(np.ceil((counts * keep).sum() / CHUNK / STEPS)) * STEPS
     keras.utils.set_random_seed(job["seed"])
     model = build_fast_model(len(words), job["dim"], 5, NEGATIVES, job["skip_gram"], CHUNK, BLOCK)
-    backend = keras.backend.backend()
-    schedule = keras.optimizers.schedules.PolynomialDecay(job["rate"], steps * job["epochs"], 0.0)
-    model.compile(keras.optimizers.SGD(schedule), jit_compile=True, steps_per_execution=STEPS)
+    compile_fast(model, job["rate"], steps * job["epochs"])
 
-    def fit(stream, steps, epochs):
-        stream = stream_tensorflow(stream) if backend == "tensorflow" else stream
-        model.fit(stream, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
+    def fit(chunks, steps, epochs):
+        settings = {"steps_per_epoch": steps, "epochs": epochs, "shuffle": False, "verbose": 0}
+        model.fit(stream(chunks), **settings)
 
     # Compilation is not part of "loop": empty chunks, which change nothing, come first.
     fit(fast_chunks(ids[:0], keep, noise, STEPS, NEGATIVES, CHUNK, BLOCK), STEPS, 1)
     model.optimizer.iterations.assign(0)
-    stream = (
+    chunks = (
         chunk
         for epoch in range(job["epochs"])
         for chunk in fast_chunks(
@@ -123,7 +131,7 @@ def train_keras(job):
         )
     )
     start = time.time()
-    fit(stream, steps, job["epochs"])
+    fit(chunks, steps, job["epochs"])
     vectors = keras.ops.convert_to_numpy(model.vectors)[1:]
     return words[1:], vectors, time.time() - start
 
@@ -132,38 +140,58 @@ def child(job):
     start = time.time()
     words, vectors, seconds = (train_gensim if job["system"] == "gensim" else train_keras)(job)
     result = {"loop": seconds, "whole": time.time() - start}
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if job["split"]:
         result["quality"], result["scores"] = quality(words, vectors, job["eval"], job["split"])
     print(json.dumps(result))
 
 
-def idle_share(seconds=1.0):
-    """How much of all cores nobody uses."""
+def busy_seconds():
+    """Processor seconds that anybody has used on this machine, and that its host took away."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
-    def ticks():
-        values = list(map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
-        return values[3] + values[4], sum(values)
 
-    (idle, total), _ = ticks(), time.sleep(seconds)
-    now_idle, now_total = ticks()
-    return (now_idle - idle) / max(now_total - total, 1)
+def own_seconds():
+    who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, who))
 
 
 def run(system, **job):
-    """One training in a process of its own, once the machine is quiet."""
-    for _ in range(30):
-        if quiet := idle_share() > 0.85:
-            break
-        time.sleep(1)
+    """One training in a process of its own; again, twice at most, if others used the machine.
+
+    "others" is the share of all cores that other processes took meanwhile.
+    """
     environment = os.environ | {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"PYTHONPATH": str(ROOT)} | (
         {} if system == "gensim" else {"KERAS_BACKEND": system}
     )
-    command = [sys.executable, __file__, "--child", json.dumps(job | {"system": system})]
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{system}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1]) | {"quiet": quiet}
+    script = Path(__file__).parent / "word2vec_vs_gensim.py"
+    command = [sys.executable, str(script), "--child", json.dumps(job | {"system": system})]
+    for _ in range(3):
+        start, before = time.time(), busy_seconds() - own_seconds()
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+        others = busy_seconds() - own_seconds() - before
+        if done.returncode:
+            raise SystemExit(f"{system}: {done.stderr[-2000:]}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        result["others"] = round(max(others, 0) / (time.time() - start) / os.cpu_count(), 3)
+        if result["others"] < QUIET:
+            break
+    return result
+
+
+def write_result(name, result):
+    """Into benchmarks/results/, with the machine and the date."""
+    path = ROOT / "benchmarks/results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    models = [x for x in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in x]
+    features = [x for x in ("avx2", "avx512f") if x in Path("/proc/cpuinfo").read_text()]
+    machine = f"{models[0].split(': ')[1]}, {os.cpu_count()} cores, {' '.join(features)}"
+    notes = {"machine": machine, "date": time.strftime("%F"), "python": platform.python_version()}
+    path.write_text(json.dumps(notes | result, indent=1) + "\n")
 
 
 def main(argv=None):
@@ -189,11 +217,12 @@ def main(argv=None):
     if args.quick:
         args.epochs = args.rounds = 1
     tokens = sum(len(line.split()) for line in path.open(encoding="utf-8"))
-    systems = [s for s in ("gensim", "jax", "tensorflow") if importlib.util.find_spec(s)]
+    known = ("gensim", "jax", "tensorflow", "torch")
+    systems = [s for s in known if importlib.util.find_spec(s)]
     print(f"installed, and so compared: {', '.join(systems)}")
     job = {"corpus": str(path), "eval": args.eval, "dim": 128, "epochs": args.epochs, "seed": 0}
     job |= {"subsample": 1e-5 if args.corpus else 1e-4, "skip_gram": args.skip_gram}
-    job |= {"split": None, "corpus_file": True}
+    job |= {"split": None, "corpus_file": True, "min_count": 10}
 
     trial = job | {"rate": 0.05, "epochs": 1}
     speeds = {way: run("gensim", **trial | {"corpus_file": way})["loop"] for way in (True, False)}
@@ -218,6 +247,8 @@ def main(argv=None):
     for number in range(args.rounds):
         results = {}
         for system in systems:
+            if system == "torch" and number:
+                continue  # One round shows how far behind it is.
             rate = chosen["gensim" if system == "gensim" else "keras"]
             split = "test" if number < 3 else None
             timed = job | {"rate": rate, "split": split, "seed": number}
@@ -229,44 +260,34 @@ def main(argv=None):
         print(f"round {number}: {shown}", flush=True)
 
     def ratios(system, key):
-        return [r["gensim"][key] / r[system][key] for r in rounds]
+        return [r["gensim"][key] / r[system][key] for r in rounds if system in r]
 
     backends = [s for s in systems if s != "gensim"]
     speed = {s: float(np.median(ratios(s, "loop"))) for s in backends}
     for system in systems:
-        loops = [tokens * args.epochs / r[system]["loop"] for r in rounds]
-        wholes = [tokens * args.epochs / r[system]["whole"] for r in rounds]
+        loops = [tokens * args.epochs / r[system]["loop"] for r in rounds if system in r]
+        wholes = [tokens * args.epochs / r[system]["whole"] for r in rounds if system in r]
         line = f"{system}: loop {np.median(loops):,.0f} words/s, whole {np.median(wholes):,.0f}"
         if system in backends:
             for key in ("loop", "whole"):
                 values = ratios(system, key)
                 low, high = min(values), max(values)
                 line += f"; {key} {np.median(values):.2f} x gensim ({low:.2f} to {high:.2f})"
-        values = [r[system]["quality"] for r in rounds if "quality" in r[system]]
+        values = [r[system]["quality"] for r in rounds if "quality" in r.get(system, ())]
         interval = mean_interval(values) if len(values) > 1 else {"value": values[0]}
         print(f"{line}; quality {interval}")
-        print(f"   {[r[system]['scores'] for r in rounds if 'scores' in r[system]]}")
-    busy = sum(not r[s]["quiet"] for r in rounds for s in systems)
-    print(f"{busy} of {len(rounds) * len(systems)} trainings began on a machine that was not quiet")
+        print(f"   {[r[system]['scores'] for r in rounds if 'scores' in r.get(system, ())]}")
+    busy = [r["others"] for results in rounds for r in results.values()]
+    print(f"other processes took {max(busy):.1%} of the machine at the most during a training")
     best = max(speed, key=speed.get)
     better = [r[best]["quality"] / r["gensim"]["quality"] for r in rounds if "quality" in r[best]]
     given = vars(args) | {"corpus": path.name, "eval": bool(args.eval)}
     result = {"corpus": path.name, "tokens": tokens, "arguments": given, "rounds": rounds}
-    result |= {"trials": trials, "gensim_source": how, "python": platform.python_version()}
-    result |= {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "date": time.strftime("%F"),
-    }
+    result |= {"trials": trials, "gensim_source": how}
     result |= {"speed_ratios": speed, "quality_ratio": float(np.median(better))}
     if not args.quick:
         name = path.stem if args.corpus else "generated-text"
-        out = (
-            ROOT
-            / "benchmarks/results"
-            / f"word2vec_vs_gensim-{name}{'-skipgram' * args.skip_gram}.json"
-        )
-        out.parent.mkdir(exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(f"word2vec_vs_gensim-{name}{'-skipgram' * args.skip_gram}", result)
     print(f"speed ratio: {speed[best]:.2f}")
     print(f"quality ratio: {np.median(better):.2f}")
 

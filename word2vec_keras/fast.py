@@ -3,11 +3,16 @@
 Its functions need only numpy and keras: copy the file.
 """
 
+import ctypes
 import itertools
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from common.run import keras, ops
+
+STEPS = 8  # So many are one call of Keras: the number of chunks of an epoch is a multiple.
 
 
 # --- Batches ---
@@ -67,12 +72,27 @@ def noise_table(counts, power=0.75, size=2**22):
     return np.searchsorted(share / share[-1], (np.arange(size) + 0.5) / size).astype("int32")
 
 
-def stream_tensorflow(chunks):
-    """The chunks as a tf.data.Dataset, for `fit`; the other backends take the generator itself.
+def keep_memory():
+    """Has glibc keep the memory that a step frees; call it before Keras is loaded.
 
-    Keras would make a Dataset of a generator, but an autotuned one: when it ends, tf.data may
-    wait for its tuning thread to wake up, which can double the time of a training.
+    A step needs some 40 MB for a moment. By default glibc returns them to the system each time
+    and gets them back page by page, which took TensorFlow half of its time (README).
     """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # Not on macOS, nor with musl.
+        libc.mallopt(-8, 1)  # M_ARENA_MAX: one heap, as others end with their last block.
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own.
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink.
+
+
+def stream(chunks):
+    """The chunks for `fit`, made in a thread of their own while the model trains.
+
+    Keras would make a tf.data.Dataset of a generator, but an autotuned one: when it ends,
+    tf.data may wait for its tuning thread to wake up, which can double the time of a training.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return prefetch(chunks)
     import tensorflow as tf
 
     first = next(chunks)
@@ -83,6 +103,14 @@ def stream_tensorflow(chunks):
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(16).with_options(options)
+
+
+def prefetch(chunks, count=16):
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, chunks, None) for _ in range(count))
+        while (chunk := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, chunks, None))
+            yield chunk
 
 
 # --- Model ---
@@ -116,9 +144,9 @@ def build_fast_model(
     What makes it fast: each vector of a chunk is fetched once, a window is a sum of shifted
     chunks, and the targets of a block share their negatives, so that scores are products of
     matrices. Gradients are written by hand and touch only the rows in use: no table is ever
-    copied or passed over. Compile it with an optimizer, which gives the learning rate, and with
-    jit_compile=True. The step is Adagrad's with one sum of squares for a row, to the power 0.4
-    instead of 0.5: frequent words go on learning for longer.
+    copied or passed over. compile_fast sets the optimizer, which gives the learning rate. The
+    step is Adagrad's with one sum of squares for a row, to the power 0.4 instead of 0.5:
+    frequent words go on learning for longer.
 
     Args:
         window: words on each side; further ones count less, by 1 - (distance - 1) / window, the
@@ -230,3 +258,11 @@ def build_fast_model(
             return {"loss": self.loss_tracker.result()}
 
     return FastWord2Vec()
+
+
+def compile_fast(model, learning_rate, steps):
+    """Compiles a build_fast_model for so many steps, over which the rate falls to 0."""
+    rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0)
+    compiled = keras.backend.backend() != "torch"
+    settings = {"jit_compile": compiled, "steps_per_execution": STEPS if compiled else 1}
+    model.compile(keras.optimizers.SGD(rate), **settings)

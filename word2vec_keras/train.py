@@ -29,11 +29,14 @@ import numpy as np
 from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from data import corpus
 from word2vec_keras.fast import (
+    STEPS,
     build_fast_model,
+    compile_fast,
     fast_chunks,
+    keep_memory,
     keep_probability,
     noise_table,
-    stream_tensorflow,
+    stream,
 )
 from word2vec_keras.vectors import (
     draw_pairs,
@@ -45,7 +48,7 @@ from word2vec_keras.vectors import (
 from word2vec_keras.words import load_corpus
 
 RATES = {"cbow": 1e-3, "skipgram": 1e-3, "fast-cbow": 0.15, "fast-skipgram": 0.1}
-CHUNK, BLOCK, STEPS = 8192, 64, 8  # Of the fast models; so many steps are one call of Keras.
+CHUNK, BLOCK = 8192, 64  # Of the fast models.
 ARTICLES = 20  # In a batch of the post's models.
 
 
@@ -248,6 +251,8 @@ def main(argv=None):
     if args.mask_padding and args.model != "cbow":
         fail("--mask-padding is of --model cbow: the other models have no padding in their sums")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
+    if fast:
+        keep_memory()
     ids, words, counts, total, notes = load_data(
         args.data, args.min_count, args.segment, args.smoke
     )
@@ -275,11 +280,8 @@ def main(argv=None):
         chunk_size = min(CHUNK, max(2, size // STEPS // BLOCK) * BLOCK)
         steps = math.ceil(size / chunk_size / STEPS) * STEPS
         noise = noise_table(counts)
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps * args.epochs, 0.0)
-        compiled = keras.backend.backend() != "torch"
         model = build_model(args.model, **sizes, chunk_size=chunk_size, block_size=BLOCK)
-        settings = {"jit_compile": compiled, "steps_per_execution": STEPS if compiled else 1}
-        model.compile(keras.optimizers.SGD(rate), **settings)
+        compile_fast(model, rate, steps * args.epochs)
     else:
         sizes |= {"mask_padding": True} if args.mask_padding else {}
         steps = math.ceil(num_sentences / ARTICLES)
@@ -303,9 +305,8 @@ def main(argv=None):
 
     start = time.time()
     if first_epoch < args.epochs:
-        on_tensorflow = keras.backend.backend() == "tensorflow"
         model.fit(
-            stream_tensorflow(batches()) if fast and on_tensorflow else batches(),
+            stream(batches()) if fast else batches(),
             steps_per_epoch=steps,
             initial_epoch=first_epoch,
             epochs=args.epochs,
