@@ -43,7 +43,7 @@ from word2vec_keras.words import load_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = 0.03  # Others may use so much of the machine during a training.
-CHUNK, BLOCK, NEGATIVES = 8192, 64, 64
+CHUNK, BLOCK, NEGATIVES = 4096, 64, 32
 RATES = {"gensim": (0.05, 0.1, 0.15), "keras": (0.1, 0.15, 0.2)}
 SKIPGRAM_RATES = {"gensim": (0.025, 0.05, 0.1), "keras": (0.05, 0.1, 0.15)}
 REAL_SETS = "240.txt", "297.txt", "morphological.txt", "semantic.txt", "analogy.txt"

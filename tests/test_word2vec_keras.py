@@ -1,6 +1,7 @@
 """word2vec_keras: both models against loops, the stream of chunks, training through the front."""
 
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -116,16 +117,18 @@ def test_the_posts_model_survives_saving(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("skip_gram", [False, True])
-def test_the_posts_batches_equal_a_loop(skip_gram):
+@pytest.mark.parametrize("kind", ["cbow", "thinned contexts", "skipgram"])
+def test_the_posts_batches_equal_a_loop(kind):
+    skip_gram, thin_contexts = kind == "skipgram", kind == "thinned contexts"
     articles = [[1, 2, 3], [4], [5, 6, 7, 8], [9, 1], [2]]
     ids = np.concatenate([[*article, 0] for article in articles]).astype("int32")
     keep = np.ones(10, "float32")
-    keep[[2, 7]] = 0  # Never a target, still a context.
+    keep[[2, 7]] = 0  # Never a target, still a context, unless contexts are thinned out too.
     expected = []
     for start in (0, 2, 4):
         rows = []
         for article in articles[start : start + 2]:
+            article = [word for word in article if not (thin_contexts and word in (2, 7))]
             padded = [0, 0, *article, 0, 0]
             for i, word in enumerate(article, 2):
                 around = padded[i - 2 : i] + padded[i + 1 : i + 3]
@@ -136,7 +139,7 @@ def test_the_posts_batches_equal_a_loop(skip_gram):
                 else:
                     rows.append((around, word))
         expected.append(rows)
-    batches = list(train.post_batches(ids, keep, 2, articles=2, skip_gram=skip_gram))
+    batches = list(train.post_batches(ids, keep, 2, 2, skip_gram, thin_contexts))
     assert len(batches) == 3
     for (x, labels, weights), rows in zip(batches, expected, strict=True):
         n = len(rows)
@@ -301,6 +304,43 @@ def test_words_stay_with_the_formulas_probability():
     assert (drawn == 2).sum() / 20_000 == pytest.approx(0.2, abs=0.02)
 
 
+def test_prefetched_chunks_are_the_same_and_errors_come_through():
+    chunks = [(np.full(3, i), np.full(2, -i)) for i in range(50)]
+    for count in (1, 16, 100):
+        got = list(fast.prefetch(iter(chunks), count))
+        assert [first is a for (first, _), (a, _) in zip(got, chunks, strict=True)] == [True] * 50
+
+    def failing():
+        yield chunks[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(fast.prefetch(failing()))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's malloc")
+def test_kept_memory_is_not_fetched_again_page_by_page():
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        from word2vec_keras.fast import keep_memory
+
+        if sys.argv[1] == "keep":
+            keep_memory()
+        block = np.ones(10_000_000, "float32")  # 40 MB, larger than any block that malloc keeps.
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            block + 1
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    faults = {}
+    for way in ("keep", "default"):
+        run = [sys.executable, "-c", code, way]
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+        faults[way] = int(done.stdout)
+    assert faults["keep"] < 0.2 * faults["default"]
+
+
 # --- Training ---
 def test_the_record_and_what_gensim_and_predict_read(smoke_run, capsys):
     run_dir, record = smoke_run
@@ -389,7 +429,7 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     assert "occurs 50 times" in error_of(train.main, [*start, "--min-count", "50"])
     assert "start at 1" in error_of(train.main, [*start, "--epochs", "0"])
     assert "above 0" in error_of(train.main, [*start, "--num-negatives", "-1"])
-    assert "--model cbow" in error_of(train.main, [*start, "--mask-padding"])
+    assert "--model cbow" in error_of(train.main, [*start, "--fix", "masked-padding"])
     (tmp_path / "empty.txt").write_text("")
     assert "empty.txt" in error_of(train.main, ["--smoke", "--data", str(tmp_path / "empty.txt")])
     wrong = tmp_path / "wrong.txt"

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
+from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
 from data import corpus
 from word2vec_keras.fast import (
     STEPS,
@@ -43,13 +43,16 @@ from word2vec_keras.vectors import (
     evaluate,
     evaluation_sets,
     read_vectors,
+    start_from,
+    tables,
     write_vectors,
 )
-from word2vec_keras.words import load_corpus
+from word2vec_keras.words import load_corpus, replacing
 
 RATES = {"cbow": 1e-3, "skipgram": 1e-3, "fast-cbow": 0.15, "fast-skipgram": 0.1}
 CHUNK, BLOCK = 8192, 64  # Of the fast models.
 ARTICLES = 20  # In a batch of the post's models.
+FIXES = "masked-padding", "thinned-contexts"  # Of the post's cbow: as word2vec.c does it.
 
 
 # --- The post's model (needs only keras; copy it) ---
@@ -122,18 +125,22 @@ def pieces(ids, size=2_000_000):
         yield np.array(ids[start : start + size])
 
 
-def post_batches(ids, keep, window=5, articles=20, skip_gram=False, seed=0):
+def post_batches(ids, keep, window=5, articles=20, skip_gram=False, thin_contexts=False, seed=0):
     """One pass over the text for the post's models: batches of all words of 20 articles.
 
     Yields ({"context", "target"}, labels, weights). As in the post, every article has `window`
-    zeros at both ends, and subsampling skips a word as a target only: it stays a context. The
-    rows are filled up to a multiple of 1,024 with weight 0, as XLA compiles each shape anew.
+    zeros at both ends, and subsampling skips a word as a target only: it stays a context, unless
+    thin_contexts, which takes it out of the text as word2vec.c does. The rows are filled up to a
+    multiple of 1,024 with weight 0, as XLA compiles each shape anew.
     """
     rng, article, rows = np.random.default_rng(seed), np.zeros(0, "int32"), []
 
+    def thinned(x, ids):
+        return x[rng.random(len(x), dtype="float32") < keep[ids]]
+
     def batch():
         x = np.concatenate(rows)
-        x = x[rng.random(len(x), dtype="float32") < keep[x[:, window]]]
+        x = x if thin_contexts else thinned(x, x[:, window])
         target, context = x[:, window : window + 1], np.delete(x, window, axis=1)
         if skip_gram:
             near = context[context > 0]
@@ -148,8 +155,10 @@ def post_batches(ids, keep, window=5, articles=20, skip_gram=False, seed=0):
         tokens = np.append(article, tokens)
         *articles_of_piece, article = np.split(tokens, np.flatnonzero(tokens == 0) + 1)
         for words in articles_of_piece:
-            padded = np.pad(words[:-1], window)
-            rows.append(np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1))
+            words = thinned(words, words) if thin_contexts else words  # The 0 at its end stays.
+            padded = np.pad(words[:-1], (window, window + 1))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1)
+            rows.append(windows[:-1])
             if len(rows) == articles:
                 yield batch()
                 rows.clear()
@@ -206,7 +215,7 @@ def parse_args(argv=None):
     add("--min-count", type=int, default=10, help="rarer words are left out; default: 10")
     add("--subsample", type=float, help="threshold above which a word is thinned out")
     add("--segment", action="store_true", help="cut Chinese text into words with jieba")
-    add("--mask-padding", action="store_true", help="of the post's cbow: no vector for no word")
+    add("--fix", nargs="+", default=[], choices=FIXES, help="where the post's cbow is not CBOW")
     add("--eval", metavar="DIR", help="word pairs and analogies; default: the generated text's")
     add("--continue-from", metavar="VECTORS", help="start from a run's vectors.bin, or any such")
     fast = {"model": "fast-cbow", "epochs": 5, "subsample": 1e-4}
@@ -219,40 +228,16 @@ def parse_args(argv=None):
     return parse_run_args(parser, presets, argv)
 
 
-def tables(model):
-    """The variables of a model: word vectors, the softmax's rows and, in the post's, biases."""
-    if hasattr(model, "vectors"):
-        return model.vectors, model.targets
-    return tuple(model.get_layer(name).embeddings for name in ("word2vec", "W", "b"))
-
-
-def start_from(model, path, words, old_words, old_vectors):
-    """Puts the vectors of a file into a model, with all else that a run has saved beside it."""
-    rows = dict(zip(words, range(len(words)), strict=True))
-    rows, saved = [rows[word] for word in old_words], {"vectors": old_vectors}
-    if (output := Path(path).with_name("output.npz")).exists():
-        found = {name: table[1:] for name, table in load_file(output).items()}
-        saved |= found if len(found["weights"]) == len(rows) else {}
-    variables = dict(zip(("vectors", "weights", "bias"), tables(model), strict=False))
-    if hasattr(model, "squares"):
-        variables |= dict(zip(("squares", "weights_squares"), model.squares, strict=True))
-    for name in variables.keys() & saved:
-        table = ops.convert_to_numpy(variables[name]).copy()
-        table[rows] = saved[name].reshape(len(rows), *table.shape[1:])
-        variables[name].assign(table)
-
-
 def main(argv=None):
     args = parse_args(argv)
     if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1 or args.subsample <= 0:
         fail("--epochs, --window, --embedding-dim and --min-count start at 1, --subsample above 0")
     if min(args.num_negatives or 1, args.learning_rate or 1) <= 0:
         fail("expected --num-negatives and --learning-rate above 0")
-    if args.mask_padding and args.model != "cbow":
-        fail("--mask-padding is of --model cbow: the other models have no padding in their sums")
+    if args.fix and args.model != "cbow":
+        fail("--fix is of --model cbow: the fast models are like word2vec.c as they are")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
-    if fast:
-        keep_memory()
+    keep_memory()
     ids, words, counts, total, notes = load_data(
         args.data, args.min_count, args.segment, args.smoke
     )
@@ -283,7 +268,7 @@ def main(argv=None):
         model = build_model(args.model, **sizes, chunk_size=chunk_size, block_size=BLOCK)
         compile_fast(model, rate, steps * args.epochs)
     else:
-        sizes |= {"mask_padding": True} if args.mask_padding else {}
+        sizes |= {"mask_padding": True} if "masked-padding" in args.fix else {}
         steps = math.ceil(num_sentences / ARTICLES)
         model = build_model(args.model, **sizes)
         loss = "sparse_categorical_crossentropy"
@@ -300,8 +285,11 @@ def main(argv=None):
                     ids, keep, noise, steps, negatives, chunk_size, BLOCK, (args.seed, epoch)
                 )
             else:
-                settings = {"skip_gram": skip_gram, "seed": (args.seed, epoch)}
-                yield from post_batches(ids, keep, args.window, ARTICLES, **settings)
+                settings = {
+                    "thin_contexts": "thinned-contexts" in args.fix,
+                    "seed": (args.seed, epoch),
+                }
+                yield from post_batches(ids, keep, args.window, ARTICLES, skip_gram, **settings)
 
     start = time.time()
     if first_epoch < args.epochs:
@@ -325,7 +313,8 @@ def main(argv=None):
         output |= dict(zip(("squares", "weights_squares"), squares, strict=True))
     else:
         output["bias"] = bias[0][:, 0]
-    np.savez(run.dir / "output.npz", **output)
+    with replacing(run.dir / "output.npz") as file:
+        np.savez(file, **output)
     for name in ("vectors.txt", "vectors.bin"):
         write_vectors(run.dir / name, words[1:], vectors[1:])
     metrics, details = evaluate(words[1:], vectors[1:], *sets)
@@ -334,7 +323,7 @@ def main(argv=None):
         draw_pairs(run.dir / "vectors.png", words[1:], vectors[1:])
         pictures = {"vectors.png": "Pairs of words: the same relation, the same direction"}
     return run.finish(
-        row=f"{args.model} x {args.epochs}, {notes['name']}",
+        row=f"{' + '.join([args.model, *args.fix])} x {args.epochs}, {notes['name']}",
         data=notes,
         metrics=metrics,
         selection="none: the last epoch; learning rates come from the development questions",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import fail
+from common.run import fail, load_file, ops
 from common.table import proportion, stats
 from data import corpus
+from word2vec_keras.words import replacing
 
 
 # --- Vectors ---
@@ -22,14 +23,12 @@ def write_vectors(path, words, vectors):
         if not finite:
             fail(f"{path}: the vector of {word!r} is not finite: the training diverged")
     numbers = " ".join(["%.9g"] * vectors.shape[1]) + "\n"  # Nine digits tell float32 apart.
-    partial = path.with_name(path.name + ".next")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         file.write(b"%d %d\n" % vectors.shape)
         for word, vector in zip(words, vectors, strict=True):
             binary = path.suffix == ".bin"
             row = vector.tobytes() if binary else (numbers % tuple(vector.tolist())).encode()
             file.write(word.encode() + b" " + row)
-    os.replace(partial, path)
 
 
 def read_vectors(path):
@@ -109,6 +108,29 @@ def binary_rows(file, path, count, dim):
             at = blank + 1 + 4 * dim
         if data[at : at + 2] not in (b"", b"\n"):
             fail(f"{path}, byte {at}: the header promises {count:,} words, the file goes on")
+
+
+def tables(model):
+    """The variables of a model: word vectors, the softmax's rows and, in the post's, biases."""
+    if hasattr(model, "vectors"):
+        return model.vectors, model.targets
+    return tuple(model.get_layer(name).embeddings for name in ("word2vec", "W", "b"))
+
+
+def start_from(model, path, words, old_words, old_vectors):
+    """Puts the vectors of a file into a model, with all else that a run has saved beside it."""
+    rows = dict(zip(words, range(len(words)), strict=True))
+    rows, saved = [rows[word] for word in old_words], {"vectors": old_vectors}
+    if (output := Path(path).with_name("output.npz")).exists():
+        found = {name: table[1:] for name, table in load_file(output).items()}
+        saved |= found if len(found["weights"]) == len(rows) else {}
+    variables = dict(zip(("vectors", "weights", "bias"), tables(model), strict=False))
+    if hasattr(model, "squares"):
+        variables |= dict(zip(("squares", "weights_squares"), model.squares, strict=True))
+    for name in variables.keys() & saved:
+        table = ops.convert_to_numpy(variables[name]).copy()
+        table[rows] = saved[name].reshape(len(rows), *table.shape[1:])
+        variables[name].assign(table)
 
 
 # --- Evaluation sets ---
