@@ -262,6 +262,10 @@ def main(argv=None):
     def ratios(system, key):
         return [r["gensim"][key] / r[system][key] for r in rounds if system in r]
 
+    def better(system):
+        both = [(r[system], r["gensim"]) for r in rounds if "quality" in r.get(system, ())]
+        return float(np.median([ours["quality"] / theirs["quality"] for ours, theirs in both]))
+
     backends = [s for s in systems if s != "gensim"]
     speed = {s: float(np.median(ratios(s, "loop"))) for s in backends}
     for system in systems:
@@ -273,6 +277,7 @@ def main(argv=None):
                 values = ratios(system, key)
                 low, high = min(values), max(values)
                 line += f"; {key} {np.median(values):.2f} x gensim ({low:.2f} to {high:.2f})"
+            line += f"; quality {better(system):.2f} x gensim"
         values = [r[system]["quality"] for r in rounds if "quality" in r.get(system, ())]
         interval = mean_interval(values) if len(values) > 1 else {"value": values[0]}
         print(f"{line}; quality {interval}")
@@ -280,16 +285,15 @@ def main(argv=None):
     busy = [r["others"] for results in rounds for r in results.values()]
     print(f"other processes took {max(busy):.1%} of the machine at the most during a training")
     best = max(speed, key=speed.get)
-    better = [r[best]["quality"] / r["gensim"]["quality"] for r in rounds if "quality" in r[best]]
     given = vars(args) | {"corpus": path.name, "eval": bool(args.eval)}
     result = {"corpus": path.name, "tokens": tokens, "arguments": given, "rounds": rounds}
     result |= {"trials": trials, "gensim_source": how}
-    result |= {"speed_ratios": speed, "quality_ratio": float(np.median(better))}
+    result |= {"speed_ratios": speed, "quality_ratio": better(best)}
     if not args.quick:
         name = path.stem if args.corpus else "generated-text"
         write_result(f"word2vec_vs_gensim-{name}{'-skipgram' * args.skip_gram}", result)
     print(f"speed ratio: {speed[best]:.2f}")
-    print(f"quality ratio: {np.median(better):.2f}")
+    print(f"quality ratio: {better(best):.2f}")
 
 
 if __name__ == "__main__":
