@@ -260,7 +260,7 @@ def load_data(args):
     return digits, texts, {"name": " + ".join(names)} | notes | {"sha256": digest.hexdigest()}
 
 
-# --- Training ---
+# --- Training: without XLA, which compiles for seconds and runs these no faster ---
 def compiled_classifier(args, kind, num_classes, feature_dim):
     """The network of the digits: "plain", "smoothing" or "center"."""
     activation = None if feature_dim == 2 else "relu"  # Of 2-D, to see the whole plane.
@@ -269,7 +269,8 @@ def compiled_classifier(args, kind, num_classes, feature_dim):
         model = build_center_layer_model(model, args.center_weight)
     smoothed = smoothed_crossentropy_class()(args.epsilon)
     loss = smoothed if kind == "smoothing" else "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(args.learning_rate), loss, metrics=["accuracy"])
+    optimizer = keras.optimizers.Adam(args.learning_rate)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
     return model
 
 
@@ -277,7 +278,6 @@ def compiled_triplets(args, vocabulary_size, extra_dense, negatives):
     """The network of the questions; negatives: "random" or "hard"."""
     encoder = build_encoder(vocabulary_size)
     model = triplet_model_class()(encoder, extra_dense, args.margin, negatives)
-    # XLA compiles for seconds and runs an LSTM no faster on a CPU.
     model.compile(keras.optimizers.Adam(args.learning_rate), jit_compile=False)
     return model
 
@@ -292,15 +292,15 @@ def parse_args(argv=None):
     add("--margin", type=float, default=0.1, help="of the triplet loss; post: 0.1")
     add("--center-weight", type=float, default=0.2, help="of the center loss; post: 0.2")
     add("--num-train", type=int, help="digits to train on")
-    add("--num-valid", type=int, default=2000, help="digits to choose the epoch by")
+    add("--num-valid", type=int, default=1000, help="digits to choose the epoch by")
     add("--num-test", type=int, default=5000, help="test digits, read once")
     add("--num-pairs", type=int, help="questions with answers to train on")
-    add("--num-asked", type=int, default=1280, help="questions to validate, as many to test")
+    add("--num-asked", type=int, default=640, help="questions to validate, as many to test")
     add("--epochs", type=int, help="over the digits; post: 10")
     add("--text-epochs", type=int, help="over the questions; post: 10")
     add("--batch-size", type=int, default=64, help="post: not given")
     add("--learning-rate", type=float, default=1e-3, help="of Adam, constant as in the post")
-    quick = {"num_train": 5000, "epochs": 20, "num_pairs": 3840, "text_epochs": 15}
+    quick = {"num_train": 3000, "epochs": 10, "num_pairs": 3840, "text_epochs": 7}
     presets = {
         "smoke": {"num_train": 300, "num_valid": 100, "num_test": 200, "epochs": 2}
         | {"num_pairs": 640, "num_asked": 320, "text_epochs": 2},
