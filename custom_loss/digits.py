@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.data import fetch
-from common.run import fail, keras, load_file
+from common.run import fail, keras, load_file, ops
 from common.table import mean_interval, proportion
 from data import glyphs
 
@@ -130,6 +130,19 @@ def fit_best(run, name, model, monitor, epochs, batches, steps, callbacks=(), **
     return load_file(run.dir / f"{prefix}model.keras"), run.history
 
 
+def apply(model, inputs, size=1000):
+    """What a model makes of the inputs: an array or a list of them.
+
+    Not predict, which would compile each of two dozen small models anew.
+    """
+    starts = range(0, len(inputs), size)
+    parts = [model(inputs[i : i + size], training=False) for i in starts]
+    if isinstance(parts[0], list):
+        columns = zip(*parts, strict=True)
+        return [np.concatenate([ops.convert_to_numpy(x) for x in column]) for column in columns]
+    return np.concatenate([ops.convert_to_numpy(part) for part in parts])
+
+
 def digit_batches(pictures, labels, batch_size, seed, with_class, first_epoch):
     """Endless batches; the order of an epoch follows from (seed, epoch) alone."""
     for epoch in itertools.count(first_epoch):
@@ -233,9 +246,7 @@ def noise_pictures(pictures):
 def measure_digits(args, trained, pictures, labels, folder):
     """Reads the test pictures: metrics and pictures of the networks, {file: caption}."""
     metrics, captions, confidences = {}, {}, {}
-    outputs = {
-        name: model.predict(pictures, batch_size=500, verbose=0) for name, model in trained.items()
-    }
+    outputs = {name: apply(model, pictures) for name, model in trained.items()}
     texts = {"smoothing": f"smoothing {args.epsilon:g}", "center": f"center {args.center_weight:g}"}
     for name in [name for name in ("plain", "smoothing", "center") if name in trained]:
         text = texts.get(name, name)
@@ -248,7 +259,7 @@ def measure_digits(args, trained, pictures, labels, folder):
             continue
         sure = {"digits": probabilities.max(-1)}
         for kind, noise in noise_pictures(pictures).items():
-            sure[kind] = trained[name].predict(noise, batch_size=500, verbose=0)[1].max(-1)
+            sure[kind] = apply(trained[name], noise)[1].max(-1)
         metrics[f"calibration error, {text}"] = resampled(calibration_error, probabilities, labels)
         for kind, values in sure.items():
             mean = mean_interval(values.astype(float)) | {"n": len(values)}

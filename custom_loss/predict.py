@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from common.run import fail, find_run, load_file, run_script
-from custom_loss.digits import draw_neighbours, read_picture
+from custom_loss.digits import apply, draw_neighbours, read_picture
 from custom_loss.texts import LENGTH, encode, encode_question
 from data import glyphs
 
@@ -32,12 +32,12 @@ class Faq:
         self.question_encoder = load_file(run_dir / "question_encoder.keras")
         answers = encode(self.saved["answers"], self.saved["vocabulary"], LENGTH)
         encoder = load_file(run_dir / "answer_encoder.keras")
-        self.vectors = encoder.predict(answers, batch_size=500, verbose=0)
+        self.vectors = apply(encoder, answers)
 
     def ask(self, question):
         """The best answers with their cosines. Raises ValueError for an unreadable question."""
         ids = encode_question(question, self.saved["vocabulary"], LENGTH)
-        cosines = self.vectors @ self.question_encoder.predict(ids, verbose=0)[0]
+        cosines = self.vectors @ apply(self.question_encoder, ids)[0]
         best = np.argsort(-cosines, kind="stable")[:ANSWERS]
         return [(self.saved["answers"][i], float(cosines[i])) for i in best]
 
@@ -45,8 +45,8 @@ class Faq:
 def find_neighbours(run_dir, pictures):
     """[(class, probability, [(place in the gallery, its label, distance), ...]), ...]"""
     model, gallery = load_file(run_dir / "digits.keras"), load_file(run_dir / "gallery.npz")
-    known, _ = model.predict(gallery["pictures"], batch_size=500, verbose=0)
-    features, probabilities = model.predict(pictures[..., None], batch_size=500, verbose=0)
+    known, _ = apply(model, gallery["pictures"])
+    features, probabilities = apply(model, pictures[..., None])
     found = []
     for feature, shares in zip(features, probabilities, strict=True):
         distances = np.sqrt(np.square(known - feature).sum(-1))

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.run import fail, keras, write_text
 from common.table import proportion
-from custom_loss.digits import fit_best
+from custom_loss.digits import apply, fit_best
 from data import faq
 
 SPLIT_SEED = 4493  # The split of a file does not change with --seed.
@@ -125,6 +125,7 @@ def load_texts(path, num_train, num_asked, batch_size=1):
 
 
 def check_batches(loaded, batch_size):
+    """The loaded texts; ends in one line where no batch could be filled."""
     if (few := len(np.unique(loaded["train"][1]))) < batch_size:
         fail(f"--batch-size {batch_size}: a batch has no answer twice, there are only {few}")
     return loaded
@@ -243,9 +244,8 @@ def ranks_of(scores, right):
 def answer_ranks(model, ids):
     """The rank that each question gives its answer; ids: questions, answer numbers, answers."""
     questions, right, answers = ids
-    vectors = model.question_encoder.predict(questions, batch_size=500, verbose=0)
-    found = model.answer_encoder.predict(answers, batch_size=500, verbose=0)
-    return ranks_of(vectors @ found.T, right)
+    found = apply(model.answer_encoder, answers)
+    return ranks_of(apply(model.question_encoder, questions) @ found.T, right)
 
 
 def word_scores(questions, texts):
