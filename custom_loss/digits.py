@@ -16,7 +16,7 @@ from data import glyphs
 MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 SPLIT_SEED = 4493  # The split of a file does not change with --seed.
-SEEN, NUM_DIGITS = 7, 10  # Digits 0 to 6 are trained on where 7, 8 and 9 are never seen.
+SEEN, NUM_DIGITS = 7, 10  # All networks are trained on 0 to 6; 7, 8 and 9 they never see.
 SHOTS, DRAWS = 5, 100  # Known pictures of a class never trained on, and how often they are drawn.
 NOISES = 1000  # Pictures of noise.
 
@@ -156,22 +156,18 @@ def digit_batches(pictures, labels, batch_size, seed, with_class, first_epoch):
 def train_digits(args, run, splits, compiled):
     """{name: pictures to [features, probabilities]} at the best validation epochs, {name: history}.
 
-    compiled(kind, num_classes, feature_dim) builds the network "plain", "smoothing" or "center".
+    compiled(kind, feature_dim) builds the network "plain", "smoothing" or "center".
     """
-    sizes = {"plain": (NUM_DIGITS, 32)}
-    if "smoothing" in args.loss:
-        sizes["smoothing"] = NUM_DIGITS, 32
-    if "center" in args.loss:
-        sizes |= {"center": (NUM_DIGITS, 32), "plain 0-6": (SEEN, 32), "center 0-6": (SEEN, 32)}
-        sizes |= {"plain 2-D": (NUM_DIGITS, 2), "center 2-D": (NUM_DIGITS, 2)}
+    known = {split: (x[y < SEEN], y[y < SEEN]) for split, (x, y) in splits.items()}
+    (x, y), (x_valid, y_valid) = known["train"], known["valid"]
+    names = ["plain"] + ["smoothing"] * ("smoothing" in args.loss)
+    names += ["center", "plain 2-D", "center 2-D"] if "center" in args.loss else []
     trained, histories = {}, {}
-    for name, (num_classes, feature_dim) in sizes.items():
-        kind = name.split()[0]
+    for name in names:
+        kind, _, plane = name.partition(" ")
         center = kind == "center"  # Its class is an input, too.
         keras.utils.set_random_seed(args.seed)  # Networks of one shape start alike.
-        model = compiled(kind, num_classes, feature_dim)
-        known = {k: (x[y < num_classes], y[y < num_classes]) for k, (x, y) in splits.items()}
-        (x, y), (x_valid, y_valid) = known["train"], known["valid"]
+        model = compiled(kind, 2 if plane else 32)
         best, histories[name] = fit_best(
             *(run, name, model, "val_accuracy", args.epochs),
             functools.partial(digit_batches, x, y, args.batch_size, args.seed, center),
@@ -247,40 +243,40 @@ def measure_digits(args, trained, pictures, labels, folder):
     """Reads the test pictures: metrics and pictures of the networks, {file: caption}."""
     metrics, captions, confidences = {}, {}, {}
     outputs = {name: apply(model, pictures) for name, model in trained.items()}
+    seen, noises = labels < SEEN, noise_pictures(pictures)
     texts = {"smoothing": f"smoothing {args.epsilon:g}", "center": f"center {args.center_weight:g}"}
+    spaces = {"pixels": pictures.reshape(len(labels), -1) / 255}
     for name in [name for name in ("plain", "smoothing", "center") if name in trained]:
         text = texts.get(name, name)
         features, probabilities = outputs[name]
-        right = (probabilities.argmax(-1) == labels).sum()
-        metrics[f"accuracy, {text}"] = proportion(right, len(labels))
-        if "center" in args.loss:
-            metrics[f"within / between, {text}"] = resampled(distance_ratio, features, labels)
+        known = probabilities[seen], labels[seen]
+        spaces[text] = features
+        right = (known[0].argmax(-1) == known[1]).sum()
+        metrics[f"accuracy, {text}"] = proportion(right, seen.sum())
         if "smoothing" not in args.loss or name == "center":
             continue
-        sure = {"digits": probabilities.max(-1)}
-        for kind, noise in noise_pictures(pictures).items():
-            sure[kind] = apply(trained[name], noise)[1].max(-1)
-        metrics[f"calibration error, {text}"] = resampled(calibration_error, probabilities, labels)
+        metrics[f"calibration error, {text}"] = resampled(calibration_error, *known)
+        sure = {"digits 0-6": known[0].max(-1), "digits 7-9": probabilities[~seen].max(-1)}
+        sure |= {k: apply(trained[name], noise)[1].max(-1) for k, noise in noises.items()}
         for kind, values in sure.items():
             mean = mean_interval(values.astype(float)) | {"n": len(values)}
             metrics[f"mean confidence on {kind}, {text}"] = mean
-            if kind != "digits":
-                share = proportion((values > 0.9).sum(), len(values))
-                metrics[f"more than 90% sure of {kind}, {text}"] = share
+            share = proportion((values > 0.9).sum(), len(values))
+            metrics[f"more than 90% sure of {kind}, {text}"] = share
         confidences[text] = sure
     if "center" in args.loss:
-        unseen = labels >= SEEN
-        spaces = {"pixels": pictures[unseen].reshape(unseen.sum(), -1) / 255}
-        spaces |= {texts.get(k, k): outputs[f"{k} 0-6"][0][unseen] for k in ("plain", "center")}
         for text, features in spaces.items():
-            values = few_shot_accuracies(features.astype(float), labels[unseen])
-            metrics[f"digits never seen, {text}"] = mean_interval(values) | {"n": len(values)}
-        names = ("plain 2-D", "center 2-D")
-        draw_features(folder / "features.png", {n: outputs[n][0] for n in names}, labels)
+            if text != "pixels":
+                ratio = resampled(distance_ratio, features[seen], labels[seen])
+                metrics[f"within / between, {text}"] = ratio
+            shots = few_shot_accuracies(features[~seen].astype(float), labels[~seen])
+            metrics[f"unseen digits, {text}"] = mean_interval(shots) | {"n": len(shots)}
+        planes = {name: outputs[name][0][seen] for name in ("plain 2-D", "center 2-D")}
+        draw_features(folder / "features.png", planes, labels[seen])
         captions["features.png"] = "Two features of the test digits, without and with center loss"
     if confidences:
         draw_confidences(folder / "confidence.png", confidences)
-        captions["confidence.png"] = "How sure the network is: of digits, and of no digits"
+        captions["confidence.png"] = "How sure the network is: of digits, and of what is none"
     return metrics, captions
 
 
@@ -305,7 +301,7 @@ def draw_confidences(path, confidences):
     from matplotlib.figure import Figure  # Here, because --help need not wait for it.
 
     kinds = list(next(iter(confidences.values())))
-    figure = Figure(figsize=(10, 3), layout="constrained")
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
     for axis, kind in zip(figure.subplots(1, len(kinds)), kinds, strict=True):
         for name, sure in confidences.items():
             axis.hist(sure[kind], np.linspace(0, 1, 26), density=True, alpha=0.55, label=name)
@@ -321,7 +317,7 @@ def draw_features(path, features, labels):
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     axes = figure.subplots(1, len(features))
     for axis, (name, points) in zip(axes, features.items(), strict=True):
-        for digit in range(NUM_DIGITS):
+        for digit in range(SEEN):
             x, y = points[labels == digit].T
             axis.scatter(x, y, s=3, color=f"C{digit}", label=str(digit), alpha=0.5)
         axis.set_title(name)
@@ -330,15 +326,15 @@ def draw_features(path, features, labels):
 
 
 def draw_neighbours(path, pictures, gallery, found):
-    """Each picture with what it was taken for, and beside it its neighbours' distances."""
+    """Each picture with what it is taken for, beside it its neighbours and their distances."""
     from matplotlib.figure import Figure
 
     rows, columns = len(pictures), 1 + len(found[0][2])
     figure = Figure(figsize=(1.5 * columns, 1.8 * rows), layout="constrained")
-    for axes, picture, (label, share, nearest) in zip(
+    for axes, picture, (label, votes, nearest) in zip(
         figure.subplots(rows, columns, squeeze=False), pictures, found, strict=True
     ):
-        shown = [(picture, f"{label}, {share:.0%}")]
+        shown = [(picture, f"{label} by {votes} of {len(nearest)}")]
         shown += [(gallery[i], f"{near} at {distance:.2f}") for i, near, distance in nearest]
         for axis, (image, title) in zip(axes, shown, strict=True):
             axis.imshow(image, "gray", vmin=0, vmax=255)

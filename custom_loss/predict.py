@@ -43,16 +43,20 @@ class Faq:
 
 
 def find_neighbours(run_dir, pictures):
-    """[(class, probability, [(place in the gallery, its label, distance), ...]), ...]"""
+    """[(label, its votes, [(place in the gallery, label, distance), ...]), ...] and the gallery.
+
+    The label is that of most neighbours: it can be a 7, 8 or 9, which the network never saw.
+    """
     model, gallery = load_file(run_dir / "digits.keras"), load_file(run_dir / "gallery.npz")
     known, _ = apply(model, gallery["pictures"])
-    features, probabilities = apply(model, pictures[..., None])
+    features, _ = apply(model, pictures[..., None])
     found = []
-    for feature, shares in zip(features, probabilities, strict=True):
+    for feature in features:
         distances = np.sqrt(np.square(known - feature).sum(-1))
         nearest = np.argsort(distances, kind="stable")[:NEAREST].tolist()
+        votes = np.bincount(gallery["labels"][nearest])
         rows = [(i, int(gallery["labels"][i]), float(distances[i])) for i in nearest]
-        found.append((int(shares.argmax()), float(shares.max()), rows))
+        found.append((int(votes.argmax()), int(votes.max()), rows))
     return found, gallery["pictures"][..., 0]
 
 
@@ -100,9 +104,9 @@ def main(argv=None):
         pictures = glyphs.load("test", 4)[0] if demo else read_digits(args.digit)
         found, gallery = find_neighbours(run_dir, pictures)
         names = [f"drawn digit {i + 1}" for i in range(4)] if demo else map(str, args.digit)
-        for name, (label, probability, nearest) in zip(names, found, strict=True):
+        for name, (label, votes, nearest) in zip(names, found, strict=True):
             neighbours = [{"label": near, "distance": far} for _, near, far in nearest]
-            line = {"path": name, "label": label, "probability": probability}
+            line = {"path": name, "label": label, "votes": votes}
             lines.append(line | {"neighbours": neighbours})
         if not args.json:
             path = run_dir / "predictions.png"
@@ -121,7 +125,7 @@ def as_text(line):
             rows.append(f"    {cosine:6.3f}  {answer}{mark}")
         return "\n".join(rows)
     near = ", ".join(f"{row['label']} ({row['distance']:.2f})" for row in line["neighbours"])
-    return f"{line['path']}: {line['label']} ({line['probability']:.0%}), nearest {near}"
+    return f"{line['path']}: {line['label']} by {line['votes']} of {NEAREST}, nearest {near}"
 
 
 if __name__ == "__main__":

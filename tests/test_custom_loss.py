@@ -659,8 +659,8 @@ def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
         assert "expected" in error_of(train.main, [*flags, *bad])
     assert "--faq is for" in error_of(train.main, [*flags, "--loss", "center", "--faq", "x.tsv"])
     assert "--data for" in error_of(train.main, [*flags, "--loss", "triplet", "--data", "x.npz"])
-    too_large = ["--loss", "smoothing", "--batch-size", "301"]
-    assert "301" in error_of(train.main, [*flags, *too_large])
+    too_large = ["--loss", "smoothing", "--batch-size", "390"]
+    assert "--batch-size 390: only" in error_of(train.main, [*flags, *too_large])
     assert not (tmp_path / "run").exists()
 
 
@@ -678,12 +678,14 @@ def test_record_of_a_run(smoke_run):
     assert record["row"] == "smoke, drawn digits v1 + FAQ v1"
     metrics = record["metrics"]
     for network in ("plain", "smoothing 0.1", "center 0.2"):
-        assert metrics[f"accuracy, {network}"]["n"] == 200
+        assert 100 < metrics[f"accuracy, {network}"]["n"] < 180
         assert f"within / between, {network}" in metrics
-    for name in ("mean confidence on noise", "more than 90% sure of noise", "calibration error"):
-        assert f"{name}, plain" in metrics and f"{name}, smoothing 0.1" in metrics
-    for space in ("pixels", "plain", "center 0.2"):
-        assert 0 < metrics[f"digits never seen, {space}"]["n"] < 100
+    for kind in ("digits 0-6", "digits 7-9", "noise", "shuffled digits"):
+        for network in ("plain", "smoothing 0.1"):
+            assert 1 / 7 < metrics[f"mean confidence on {kind}, {network}"]["value"] < 1
+            assert metrics[f"more than 90% sure of {kind}, {network}"]["n"] > 20
+    for space in ("pixels", "plain", "smoothing 0.1", "center 0.2"):
+        assert 20 < metrics[f"unseen digits, {space}"]["n"] < 100
     variants = [f"{d}, {n}" for d in ("Dense", "no Dense") for n in ("random", "hard")]
     for name in [*variants, "TF-IDF with the answers", "TF-IDF with the training questions"]:
         first, ten = (metrics[f"recall@{k}, {name}"] for k in (1, 10))
@@ -695,7 +697,7 @@ def test_record_of_a_run(smoke_run):
     assert len(record["pictures"]) == 3
     entries = {entry["model"]: entry for entry in record["history"]}
     assert {"loss", "active", "val_active", "val_loss"} < set(entries["Dense, hard"])
-    assert {"accuracy", "val_accuracy", "val_loss"} < set(entries["center 0-6"])
+    assert {"accuracy", "val_accuracy", "val_loss"} < set(entries["center 2-D"])
 
 
 def test_a_model_is_tested_at_its_best_validation_epoch(smoke_run):
@@ -713,7 +715,8 @@ def test_a_model_is_tested_at_its_best_validation_epoch(smoke_run):
             ),
         ):
             pictures, labels = glyphs.load(split, count)
-            right = model.predict(pictures[..., None], verbose=0).argmax(-1) == labels
+            pictures, labels = pictures[labels < 7, ..., None], labels[labels < 7]
+            right = model.predict(pictures, verbose=0).argmax(-1) == labels
             assert right.mean() == pytest.approx(expected, abs=1e-6)
 
 
@@ -794,6 +797,11 @@ def test_predict_in_a_fresh_process(smoke_run, tmp_path):
     distances = np.sqrt(((known - feature) ** 2).sum(-1))
     nearest = distances.argsort(kind="stable")[:5]
     assert [n["label"] for n in third["neighbours"]] == labels[nearest].tolist()
+    assert (
+        third["votes"]
+        == max(np.bincount(labels[nearest]))
+        == list(labels[nearest]).count(third["label"])
+    )
     found = [n["distance"] for n in third["neighbours"]]
     np.testing.assert_allclose(found, distances[nearest], rtol=1e-3, atol=1e-4)
 
