@@ -18,6 +18,7 @@ from data import faq, glyphs
 
 ROOT = Path(__file__).parent.parent
 EPSILON, MARGIN, WEIGHT = 0.1, 0.1, 0.2
+EAGER = keras.backend.backend() != "jax"  # Which compiles an LSTM at each eager call.
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def softmax_model(loss):
     inputs = keras.Input((6, 6, 1))
     x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
     model = keras.Model(inputs, layers.Dense(4, "softmax", dtype="float32")(x))
-    model.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=EAGER)
     return model
 
 
@@ -165,9 +166,9 @@ def triplet_models(extra_dense=4, negatives="random"):
     """The post's model with its encoders, and today's, with the same weights."""
     encoder = small_encoder()
     post, question_encoder, answer_encoder = train.build_triplet_model(encoder, extra_dense)
-    post.compile(keras.optimizers.SGD(1.0), train.output_is_loss, run_eagerly=True)
+    post.compile(keras.optimizers.SGD(1.0), train.output_is_loss, run_eagerly=EAGER)
     today = train.triplet_model_class()(encoder, extra_dense, MARGIN, negatives)
-    today.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
+    today.compile(keras.optimizers.SGD(1.0), run_eagerly=EAGER)
     if extra_dense:
         today.question_encoder.set_weights(question_encoder.get_weights())
     return post, question_encoder, answer_encoder, today
@@ -263,7 +264,7 @@ def center_models(activation="relu"):
     today.get_layer("center_loss").set_weights([centres])
     compile_post(post)
     loss = "sparse_categorical_crossentropy"
-    today.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=True)
+    today.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=EAGER)
     return classifier, post, today, centres
 
 
@@ -276,7 +277,7 @@ def compile_post(model):
         },
         loss_weights={"probabilities": 1, "distance": WEIGHT},
         metrics={"probabilities": "accuracy"},
-        run_eagerly=True,
+        run_eagerly=EAGER,
     )
 
 
