@@ -1,0 +1,859 @@
+"""custom_loss: three losses in two forms each, their experiments, files of users, a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from PIL import Image
+
+from custom_loss import digits, predict, texts, train
+from data import faq, glyphs
+
+ROOT = Path(__file__).parent.parent
+EPSILON, MARGIN, WEIGHT = 0.1, 0.1, 0.2
+EAGER = keras.backend.backend() != "jax"  # Which compiles an LSTM at each eager call.
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    """One small training of all three losses through the front door."""
+    run_dir = tmp_path_factory.mktemp("smoke") / "run"
+    return run_dir, train.main(["--smoke", "--run-dir", str(run_dir)])
+
+
+@pytest.fixture
+def small():
+    """Classes of a tiny problem: pictures, classes, questions and answers."""
+    rng = np.random.default_rng(0)
+    data = {"pictures": rng.integers(0, 256, (12, 6, 6, 1)), "classes": np.arange(12) % 4}
+    data |= {"questions": rng.integers(1, 20, (5, 6)), "answers": rng.integers(1, 20, (5, 8))}
+    data["questions"][2, 4:] = 0  # Padding.
+    return {name: array.astype("int32") for name, array in data.items()}
+
+
+# --- Every loss is compared in training itself: a step of SGD at rate 1 is the gradient. ---
+# Eagerly, as to compile two dozen tiny models would take longer than all else; the smoke run
+# and the example of the README, which test_contract.py executes, run every form compiled.
+def gradient_of(model, x, y=None):
+    """{variable: gradient} of one batch; the weights are put back."""
+    before = {v.path: ops.convert_to_numpy(v).copy() for v in model.trainable_variables}
+    model.optimizer.learning_rate = 1.0
+    model.train_on_batch(x, y)
+    after = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    moved = {path: before[path] - after[path] for path in before}
+    put_back(model, before)
+    return moved
+
+
+def put_back(model, values):
+    for variable in model.trainable_variables:
+        variable.assign(values[variable.path])
+
+
+def assert_gradient_is_the_slope(model, x, y=None, step=1e-3):
+    """The gradient along random directions, against finite differences of the loss."""
+    gradient, rng = gradient_of(model, x, y), np.random.default_rng(1)
+    at = {v.path: ops.convert_to_numpy(v).copy() for v in model.trainable_variables}
+    length = float(np.sqrt(sum(np.sum(value**2) for value in gradient.values())))
+    assert length > 1e-2
+    for _ in range(6):
+        direction = {path: rng.normal(size=value.shape) for path, value in at.items()}
+        losses = []
+        for sign in (1, -1):
+            put_back(model, {path: at[path] + sign * step * direction[path] for path in at})
+            losses.append(loss_of(model, x, y))
+        put_back(model, at)
+        slope = (losses[0] - losses[1]) / (2 * step)
+        expected = float(sum(np.sum(gradient[path] * direction[path]) for path in at))
+        # Along a random direction the slope is about as large as the gradient is long.
+        assert slope == pytest.approx(expected, abs=0.02 * length)
+
+
+def assert_same_gradients(one, two):
+    """Equal lists of gradients, whatever the names of the variables."""
+    assert len(one) == len(two)
+    for a, b in zip(one.values(), two.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def loss_of(model, x, y=None):
+    model.reset_metrics()  # Else it is the mean of all batches so far.
+    return model.test_on_batch(x, y, return_dict=True)["loss"]
+
+
+def one_hot(classes, num_classes=4):
+    return np.eye(num_classes, dtype="float32")[classes]
+
+
+# --- Label smoothing ---
+def smoothing_by_hand(classes, probabilities, epsilon):
+    losses = []
+    for right, row in zip(classes, probabilities, strict=True):
+        uniform = sum(np.log(p) for p in row) / len(row)
+        losses.append(-(1 - epsilon) * np.log(row[right]) - epsilon * uniform)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.35])
+def test_smoothing_has_one_value_in_all_forms(epsilon):
+    rng = np.random.default_rng(0)
+    classes, probabilities = rng.integers(0, 7, 50), rng.dirichlet(np.ones(7), 50)
+    expected = smoothing_by_hand(classes, probabilities, epsilon)
+    probabilities = probabilities.astype("float32")
+    targets = one_hot(classes, 7)
+    post = ops.convert_to_numpy(train.smoothed_crossentropy(targets, probabilities, epsilon))
+    np.testing.assert_allclose(post, expected, rtol=1e-5)
+    today = train.smoothed_crossentropy_class()(epsilon, reduction="none")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(today(classes, probabilities)), expected, rtol=1e-5
+    )
+    keras_loss = keras.losses.CategoricalCrossentropy(label_smoothing=epsilon, reduction="none")
+    theirs = ops.convert_to_numpy(keras_loss(targets, probabilities))
+    np.testing.assert_allclose(theirs, expected, rtol=1e-4)
+    mean = train.smoothed_crossentropy_class()(epsilon)(classes, probabilities)
+    assert float(mean) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def softmax_model(loss):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(4, "softmax", dtype="float32")(x))
+    model.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=EAGER)
+    return model
+
+
+def test_smoothing_has_one_gradient_in_all_forms(small):
+    x, classes = small["pictures"], small["classes"]
+    post = softmax_model(train.smoothed_crossentropy)
+    theirs = softmax_model(keras.losses.CategoricalCrossentropy(label_smoothing=EPSILON))
+    today = softmax_model(train.smoothed_crossentropy_class()())
+    gradient = gradient_of(post, x, one_hot(classes))
+    assert_same_gradients(gradient, gradient_of(theirs, x, one_hot(classes)))
+    assert_same_gradients(gradient, gradient_of(today, x, classes))
+    assert_gradient_is_the_slope(today, x, classes)
+
+
+def test_smoothing_is_lowest_where_the_network_is_not_quite_sure():
+    """At 1 - epsilon + epsilon / n, not at 1: ever larger logits gain nothing."""
+    shares = np.linspace(0.5, 0.9999, 2000)
+    rows = np.stack([shares, *[(1 - shares) / 3] * 3], -1).astype("float32")
+    targets = one_hot(np.zeros(2000, int))
+    losses = ops.convert_to_numpy(train.smoothed_crossentropy(targets, rows))
+    assert shares[losses.argmin()] == pytest.approx(1 - EPSILON + EPSILON / 4, abs=1e-3)
+    plain = ops.convert_to_numpy(train.smoothed_crossentropy(targets, rows, 0.0))
+    assert plain.argmin() == 1999
+
+
+# --- Triplet loss ---
+def small_encoder():
+    """With vectors of some length: the cosines of tiny ones jump at the smallest step."""
+    keras.utils.set_random_seed(3)
+    encoder = train.build_encoder(20, 5, 4)
+    embedding, *rest = encoder.get_weights()
+    encoder.set_weights([20 * embedding, *rest])
+    return encoder
+
+
+def triplet_models(extra_dense=4, negatives="random"):
+    """The post's model with its encoders, and today's, with the same weights."""
+    encoder = small_encoder()
+    post, question_encoder, answer_encoder = train.build_triplet_model(encoder, extra_dense)
+    post.compile(keras.optimizers.SGD(1.0), train.output_is_loss, run_eagerly=EAGER)
+    today = train.triplet_model_class()(encoder, extra_dense, MARGIN, negatives)
+    today.compile(keras.optimizers.SGD(1.0), run_eagerly=EAGER)
+    if extra_dense:
+        today.question_encoder.set_weights(question_encoder.get_weights())
+    return post, question_encoder, answer_encoder, today
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True)) / np.sqrt(np.sum(a**2) * np.sum(b**2))
+
+
+@pytest.mark.parametrize("extra_dense", [4, None])
+def test_triplet_loss_has_one_value_in_both_forms(small, extra_dense):
+    questions, answers = small["questions"], small["answers"]
+    post, question_encoder, answer_encoder, today = triplet_models(extra_dense)
+    wrong = np.roll(answers, -1, 0)
+    states = post.get_layer("encoder").predict(answers, verbose=0)
+    asked = post.get_layer("encoder").predict(questions, verbose=0)
+    if extra_dense:
+        kernel, bias = post.get_layer("extra_dense").get_weights()
+        asked = asked @ kernel + bias
+    expected = [
+        max(0, MARGIN + cosine(q, states[(i + 1) % 5]) - cosine(q, states[i]))
+        for i, q in enumerate(asked)
+    ]
+    losses = post.predict([questions, answers, wrong], verbose=0)
+    np.testing.assert_allclose(losses[:, 0], expected, atol=1e-6)
+    assert np.mean(expected) > 0.01
+    vectors = question_encoder.predict(questions, verbose=0)
+    right = (vectors * answer_encoder.predict(answers, verbose=0)).sum(-1)
+    np.testing.assert_allclose(
+        right, [cosine(q, a) for q, a in zip(asked, states, strict=True)], atol=1e-6
+    )
+    dummies = np.zeros((5, 1))
+    assert loss_of(post, [questions, answers, wrong], dummies) == pytest.approx(np.mean(expected))
+    assert loss_of(today, (questions, answers)) == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("extra_dense", [4, None])
+def test_triplet_loss_has_one_gradient_in_both_forms(small, extra_dense):
+    questions, answers = small["questions"], small["answers"]
+    post, _, _, today = triplet_models(extra_dense)
+    triplets = [questions, answers, np.roll(answers, -1, 0)]
+    gradient = gradient_of(post, triplets, np.zeros((5, 1)))
+    assert_same_gradients(gradient, gradient_of(today, (questions, answers)))
+    assert_gradient_is_the_slope(today, (questions, answers))
+
+
+def test_hard_negatives_are_the_nearest_wrong_answers_of_the_batch(small):
+    _, question_encoder, answer_encoder, today = triplet_models(negatives="hard")
+    scores = question_encoder.predict(small["questions"], verbose=0)
+    scores = scores @ answer_encoder.predict(small["answers"], verbose=0).T
+    losses = [max(0, MARGIN + max(np.delete(row, i)) - row[i]) for i, row in enumerate(scores)]
+    logs = today.test_on_batch((small["questions"], small["answers"]), return_dict=True)
+    assert logs["loss"] == pytest.approx(np.mean(losses), abs=1e-6)
+    assert logs["active"] == pytest.approx(np.mean(np.array(losses) > 0))
+    assert_gradient_is_the_slope(today, (small["questions"], small["answers"]))
+
+
+def test_encoders_give_unit_vectors_whatever_the_padding(small):
+    _, question_encoder, answer_encoder, _ = triplet_models()
+    for encoder in (question_encoder, answer_encoder):
+        plain = encoder.predict(small["questions"], verbose=0)
+        padded = encoder.predict(np.pad(small["questions"], ((0, 0), (0, 7))), verbose=0)
+        np.testing.assert_allclose(np.square(plain).sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(plain, padded, atol=1e-6)
+    zero = ops.convert_to_numpy(train.unit_vectors(np.zeros((2, 3), "float32")))
+    assert np.array_equal(zero, np.zeros((2, 3)))
+
+
+def test_the_posts_sizes():
+    post, question_encoder, answer_encoder = train.build_triplet_model(train.build_encoder())
+    lstm = 4 * 64 * (128 + 64 + 1)
+    assert post.count_params() == question_encoder.count_params()
+    assert post.count_params() == 10_000 * 128 + lstm + 64 * 64 + 64
+    assert answer_encoder.count_params() == 10_000 * 128 + lstm
+    classifier = train.build_model()
+    assert classifier.count_params() == 130 + 123_210 * 32 + 32 + 32 * 100 + 100
+    assert train.build_center_model(classifier).count_params() == (
+        classifier.count_params() + 100 * 32
+    )
+
+
+# --- Center loss ---
+def center_models(activation="relu"):
+    """The post's model and today's, each with its classifier, all with the same weights."""
+    models = []
+    for build in (train.build_center_model, train.build_center_layer_model):
+        keras.utils.set_random_seed(4)
+        classifier = train.build_model((6, 6, 1), 4, 3, activation)
+        models += [classifier, build(classifier)]
+    classifier, post, _, today = models
+    centres = np.random.default_rng(0).normal(size=(4, 3))
+    post.get_layer("centres").set_weights([centres])
+    today.get_layer("center_loss").set_weights([centres])
+    compile_post(post)
+    loss = "sparse_categorical_crossentropy"
+    today.compile(keras.optimizers.SGD(1.0), loss, metrics=["accuracy"], run_eagerly=EAGER)
+    return classifier, post, today, centres
+
+
+def compile_post(model):
+    model.compile(
+        keras.optimizers.SGD(1.0),
+        loss={
+            "probabilities": "sparse_categorical_crossentropy",
+            "distance": train.output_is_loss,
+        },
+        loss_weights={"probabilities": 1, "distance": WEIGHT},
+        metrics={"probabilities": "accuracy"},
+        run_eagerly=EAGER,
+    )
+
+
+def post_targets(classes):
+    return {"probabilities": classes, "distance": np.zeros((len(classes), 1))}
+
+
+def test_center_loss_has_one_value_in_both_forms(small):
+    pictures, classes = small["pictures"], small["classes"]
+    classifier, post, today, centres = center_models()
+    features = keras.Model(classifier.input, classifier.get_layer("features").output)
+    features = features.predict(pictures, verbose=0)
+    probabilities = classifier.predict(pictures, verbose=0)
+    entropy = np.mean([-np.log(p[c]) for p, c in zip(probabilities, classes, strict=True)])
+    squares = [sum((features[i] - centres[c]) ** 2) for i, c in enumerate(classes)]
+    expected = entropy + WEIGHT * np.mean(squares)
+    found = post.predict([pictures, classes], verbose=0)
+    np.testing.assert_allclose(found["distance"][:, 0], squares, rtol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], probabilities, rtol=1e-5)
+    loss = loss_of(post, [pictures, classes], post_targets(classes))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss_of(today, [pictures, classes], classes) == pytest.approx(expected, rel=1e-5)
+
+
+def test_center_loss_has_one_gradient_in_both_forms(small):
+    pictures, classes = small["pictures"], small["classes"]
+    _, post, today, centres = center_models(None)  # No kinks in the way of the differences.
+    one = gradient_of(post, [pictures, classes], post_targets(classes))
+    two = gradient_of(today, [pictures, classes], classes)
+    # The centres are not in the same place in the two lists of variables.
+    by_shape = [sorted(g.values(), key=lambda v: (v.shape, v.sum())) for g in (one, two)]
+    assert [g.shape for g in by_shape[0]] == [g.shape for g in by_shape[1]]
+    for a, b in zip(*by_shape, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert_gradient_is_the_slope(today, [pictures, classes], classes)
+    [moved] = [value for path, value in two.items() if "centres" in path]
+    features = keras.Model(post.inputs[0], post.get_layer("features").output)
+    features = features.predict(pictures, verbose=0)
+    for c in range(4):
+        pull = 2 * WEIGHT * (centres[c] - features[classes == c]).sum(0) / len(classes)
+        np.testing.assert_allclose(moved[c], pull, rtol=1e-4, atol=1e-6)
+
+
+# --- What readers missed: metrics, saving, half precision ---
+def every_form(small):
+    """{name: (model, x, y)}: the three losses in the post's form and in today's."""
+    _, post_center, today_center, _ = center_models()
+    post_triplet, _, _, today_triplet = triplet_models()
+    pictures, classes = small["pictures"], small["classes"]
+    questions, answers = small["questions"], small["answers"]
+    triplets = [questions, answers, np.roll(answers, -1, 0)]
+    smoothing = softmax_model(train.smoothed_crossentropy)
+    today_smoothing = softmax_model(train.smoothed_crossentropy_class()())
+    return {
+        "smoothing": (smoothing, pictures, one_hot(classes)),
+        "smoothing today": (today_smoothing, pictures, classes),
+        "triplet": (post_triplet, triplets, np.zeros((5, 1))),
+        "triplet today": (today_triplet, (questions, answers), None),
+        "center": (post_center, [pictures, classes], post_targets(classes)),
+        "center today": (today_center, [pictures, classes], classes),
+    }
+
+
+METRICS = {
+    "smoothing": {"loss", "accuracy"},
+    "triplet": {"loss"},
+    "triplet today": {"loss", "active"},
+    "center": {"loss", "probabilities_loss", "distance_loss", "probabilities_accuracy"},
+    "center today": {"loss", "accuracy"},
+}
+
+
+def test_metrics_are_in_the_logs_of_training_and_validation(small):
+    for name, (model, x, y) in every_form(small).items():
+        model.optimizer.learning_rate = 0.01
+        # Tuples, as lists of arrays would be taken for many inputs' worth of samples.
+        validation = (x, y) if y is not None else (x,)
+        logs = model.fit(x, y, validation_data=validation, epochs=1, verbose=0).history
+        expected = METRICS.get(name) or METRICS["smoothing"]
+        assert expected | {f"val_{metric}" for metric in expected} <= set(logs), name
+        assert all(np.isfinite(value) for values in logs.values() for value in values)
+
+
+def test_round_trip_in_a_fresh_process(small, tmp_path):
+    """Saved here, loaded there with what it was compiled with, and the loss is the same."""
+    expected = {}
+    for name, (model, x, y) in every_form(small).items():
+        expected[name] = loss_of(model, x, y)
+        model.save(tmp_path / f"{name}.keras")
+        inputs = x if isinstance(x, list | tuple) else [x]
+        arrays = {f"x{i}": value for i, value in enumerate(inputs)}
+        if y is not None:
+            targets = list(y.values())[::-1] if isinstance(y, dict) else [y]
+            arrays |= {f"y{i}": value for i, value in enumerate(targets)}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    code = f"""if True:
+        import json, keras, numpy as np
+        from pathlib import Path
+        from custom_loss import train
+
+        for register in (
+            train.smoothed_crossentropy_class, train.triplet_model_class, train.center_loss_class
+        ):
+            register()
+        functions = {{f.__name__: f for f in (train.output_is_loss, train.smoothed_crossentropy)}}
+        for path in sorted(Path({str(tmp_path)!r}).glob("*.keras")):
+            model = keras.saving.load_model(path, custom_objects=functions)
+            arrays = dict(np.load(path.with_suffix(".npz")))
+            x, y = ([v for k, v in arrays.items() if k[0] == letter] for letter in "xy")
+            x = tuple(x) if "triplet today" in path.stem else x if len(x) > 1 else x[0]
+            if len(y) == 2:
+                y = [dict(zip(("distance", "probabilities"), y))]
+            logs = model.test_on_batch(x, y[0] if y else None, return_dict=True)
+            print(json.dumps([path.stem, float(logs["loss"]), model.count_params()]))
+    """
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert {name: pytest.approx(loss, rel=1e-5) for name, loss, _ in lines} == expected
+    sizes = {name: size for name, _, size in lines}
+    assert sizes["triplet"] == sizes["triplet today"], "the encoder must stay shared"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_losses_are_finite_and_float32_in_mixed_precision(small, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        forms = every_form(small)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain = every_form(small)
+    losses = {name: [loss_of(*forms[name]), loss_of(*plain[name])] for name in forms}
+    for name, (model, x, y) in forms.items():
+        assert losses[name][0] == pytest.approx(losses[name][1], rel=0.1, abs=0.02), name
+        outputs = model.output.values() if name == "center" else [model(x)]
+        assert {keras.backend.standardize_dtype(o.dtype) for o in outputs} == {"float32"}
+        before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+        assert np.isfinite(model.train_on_batch(x, y, return_dict=True)["loss"])
+        after = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+        assert all(np.isfinite(value).all() for value in after)
+        assert any((a != b).any() for a, b in zip(before, after, strict=True)), name
+
+
+# --- Batches and measures ---
+def test_digit_batches_can_start_anywhere():
+    x = np.arange(10)
+    straight = digits.digit_batches(x, x, 3, 1, False, 0)
+    epochs = [[next(straight)[0].tolist() for _ in range(3)] for _ in range(2)]
+    later = digits.digit_batches(x, x, 3, 1, True, 1)
+    assert [next(later)[0][1].tolist() for _ in range(3)] == epochs[1] != epochs[0]
+
+
+def test_triplet_batches_hold_no_answer_twice():
+    rng = np.random.default_rng(0)
+    numbers = np.concatenate([np.arange(20), rng.integers(0, 20, 37)])
+    questions, answers = np.arange(57)[:, None], 100 + np.arange(20)[:, None]
+    steps = texts.count_steps(numbers, 8)
+    batches = texts.triplet_batches(questions, numbers, answers, 8, 1, 0)
+    for _ in range(3):
+        asked = []
+        for _ in range(steps):
+            [(question, answer)] = next(batches)
+            assert len(np.unique(answer)) == 8
+            assert np.array_equal(answer, answers[numbers[question[:, 0]]])
+            asked += question[:, 0].tolist()
+        assert len(asked) == len(set(asked)), "a question came twice in an epoch"
+    again = texts.triplet_batches(questions, numbers, answers, 8, 1, 2)
+    assert np.array_equal(next(again)[0][0][:, 0], asked[:8])
+
+
+def test_calibration_error_by_a_loop():
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(4), 500), rng.integers(4, size=500)
+    probabilities[0], total = (1, 0, 0, 0), 0
+    for i in range(15):
+        inside = [p for p in range(500) if i <= probabilities[p].max() * 15 < i + 1]
+        inside += [p for p in range(500) if i == 14 and probabilities[p].max() == 1]
+        if inside:
+            confidence = np.mean([probabilities[p].max() for p in inside])
+            accuracy = np.mean([probabilities[p].argmax() == labels[p] for p in inside])
+            total += len(inside) / 500 * abs(confidence - accuracy)
+    assert digits.calibration_error(probabilities, labels) == pytest.approx(total)
+    metric = digits.resampled(digits.calibration_error, probabilities, labels)
+    assert metric["low"] < metric["value"] < metric["high"] and metric["n"] == 500
+
+
+def test_distance_ratio_by_hand_and_at_any_scale():
+    features = np.array([[0.0, 0], [2, 0], [10, 0], [10, 4]])
+    labels = np.array([3, 3, 5, 5])
+    # Centres (1, 0) and (10, 2): squares within 1, 1, 4, 4; between (81 + 4) / 4.
+    expected = 2.5 / 21.25
+    assert digits.distance_ratio(features, labels) == pytest.approx(expected)
+    assert digits.distance_ratio(7 * features + 3, labels) == pytest.approx(expected)
+
+
+def test_few_shot_accuracy_is_one_for_apart_classes_and_chance_for_none():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(7, 10, 300)
+    apart = rng.normal(size=(300, 5)) + 50 * labels[:, None]
+    assert (digits.few_shot_accuracies(apart, labels) == 1).all()
+    noise = digits.few_shot_accuracies(rng.normal(size=(300, 5)), labels).mean()
+    assert noise == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_ranks_count_ties_against_the_answer():
+    scores = np.array([[0.9, 0.1, 0.5], [0.2, 0.2, 0.2], [0.3, 0.2, 0.1]])
+    assert texts.ranks_of(scores, np.array([0, 1, 2])).tolist() == [1, 3, 3]
+
+
+def test_word_scores_by_hand():
+    """TF-IDF with log((1 + n) / df), as cosines: one common pair, weighed by rarity."""
+    [scores] = texts.word_scores(["ab"], ["ab", "ac", "d"])
+    a, b, ab = np.log(4 / 2), np.log(4), np.log(4)
+    c, ac = np.log(4), np.log(4)
+    length = np.sqrt(a**2 + b**2 + ab**2)
+    expected = [1, a**2 / length / np.sqrt(a**2 + c**2 + ac**2), 0]
+    np.testing.assert_allclose(scores, expected, atol=1e-7)
+    assert texts.word_scores(["zz"], ["ab"]).tolist() == [[0]]
+
+
+def test_noise_has_no_digit_but_its_pixels():
+    pictures = glyphs.load("test", 50)[0][..., None]
+    noises = digits.noise_pictures(pictures)
+    assert noises["noise"].shape == (1000, 28, 28, 1)
+    assert abs(noises["noise"].mean() - 127.5) < 1
+    same = np.sort(noises["shuffled digits"].reshape(50, -1), 1)
+    assert np.array_equal(same, np.sort(pictures.reshape(50, -1), 1))
+    assert (noises["shuffled digits"] != pictures).any((1, 2, 3)).all()
+
+
+# --- Files of users ---
+def write_npz(path, without=(), **changes):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.integers(0, 256, (400, 28, 28), "uint8")}
+    arrays |= {"x_test": rng.integers(0, 256, (120, 28, 28), "uint8")}
+    arrays |= {"y_train": np.arange(400, dtype="uint8") % 10}
+    arrays |= {"y_test": np.arange(120, dtype="uint8") % 10}
+    np.savez(path, **{k: v for k, v in (arrays | changes).items() if k not in without})
+    return path, arrays
+
+
+def test_mnist_is_split_three_ways_whatever_the_run_seed(tmp_path):
+    path, arrays = write_npz(tmp_path / "mnist.npz")
+    splits, name = digits.load_digits(str(path), 200, 100, 110)
+    assert name == "MNIST" and [len(y) for _, y in splits.values()] == [200, 100, 110]
+    labels = {p.tobytes(): y for p, y in zip(arrays["x_train"], arrays["y_train"], strict=True)}
+    drawn = [p.tobytes() for split in ("train", "valid") for p in splits[split][0]]
+    assert len(set(drawn)) == 300
+    ys = np.concatenate([splits["train"][1], splits["valid"][1]])
+    assert all(labels[p] == y for p, y in zip(drawn, ys, strict=True))
+    assert digits.load_digits(str(tmp_path), 200, 100, 110)[1] == "MNIST"  # The folder of it.
+
+
+def test_bad_files_of_digits_are_one_line(tmp_path, error_of):
+    sizes = 200, 100, 110
+    good, arrays = write_npz(tmp_path / "mnist.npz")
+    truncated, text = tmp_path / "truncated.npz", tmp_path / "text.npz"
+    truncated.write_bytes(good.read_bytes()[:-5000])
+    text.write_text("no digits here")
+    for path in (truncated, text, tmp_path / "none.npz"):
+        assert str(path) in error_of(digits.load_digits, str(path), *sizes)
+
+    def error_with(num_test=110, **changes):
+        path, _ = write_npz(tmp_path / "bad.npz", **changes)
+        return error_of(digits.load_digits, str(path), 200, 100, num_test)
+
+    assert "has no y_train" in error_with(without=["y_train"])
+    wide = np.zeros((120, 32, 32), "uint8")
+    assert "(n, 28, 28)" in error_with(x_test=wide)
+    assert "label 10 of picture 7 has no centre" in error_with(
+        y_train=np.where(np.arange(400) == 7, 10, arrays["y_train"])
+    )
+    assert "label -1 of picture 0" in error_with(y_test=np.full(120, -1))
+    # The wrong column: probabilities, names, one-hot rows.
+    for labels in (np.linspace(0, 1, 400), np.full(400, "seven"), np.eye(10)[np.arange(400) % 10]):
+        assert "as label" in error_with(y_train=labels)
+    rare = np.arange(400) % 9
+    rare[5] = 9
+    assert "class 9 has" in error_with(y_train=rare.astype("uint8"))
+    alone = np.where(np.arange(120) % 10 == 8, 0, np.arange(120) % 10)
+    alone[3] = 8
+    assert "class 8 has 1 of the 120 pictures to test on" in error_with(
+        y_test=alone.astype("uint8"), num_test=120
+    )
+    assert "too few" in error_of(digits.load_digits, str(good), 300, 101, 110)
+
+
+def write_faq(path, num_answers=6, num_questions=4, ending="\n", encoding="utf-8"):
+    lines = [
+        f"问题{chr(0x4E00 + 10 * i + j)}怎么办\t答案{chr(0x5E00 + i)}如下"
+        for i in range(num_answers)
+        for j in range(num_questions)
+    ]
+    path.write_bytes("".join(line + ending for line in lines).encode(encoding))
+    return path
+
+
+def test_a_faq_keeps_a_question_of_each_answer_to_validate_and_one_to_test(tmp_path):
+    path = write_faq(tmp_path / "faq.tsv", ending="\r\n")
+    loaded, name = texts.load_texts(str(path), 100, 100)
+    assert name == "faq.tsv"
+    assert [len(questions) for questions, _, _ in loaded.values()] == [12, 6, 6]
+    everything = set().union(*(questions for questions, _, _ in loaded.values()))
+    assert len(everything) == 24, "a question is in two splits"
+    for questions, numbers, answers in loaded.values():
+        assert answers == loaded["train"][2] and len(answers) == 6
+        for question, number in zip(questions, numbers, strict=True):
+            assert ord(answers[number][2]) - 0x5E00 == (ord(question[2]) - 0x4E00) // 10
+    again = texts.load_texts(str(path), 100, 100)[0]
+    assert again["test"][0] == loaded["test"][0]
+
+
+def test_stories_are_held_out_whole(tmp_path):
+    path = tmp_path / "stories.txt"
+    stories = [
+        [f"故事{chr(0x4E00 + s)}的 第{chr(0x5E00 + i)}句话" for i in range(6)] for s in range(30)
+    ]
+    stories[29] = stories[28]  # The second is left out.
+    stories[5].insert(2, "短句")  # Too short to be asked or to be an answer.
+    path.write_text("\n\n".join("\n".join(lines) for lines in stories))
+    loaded, _ = texts.load_texts(str(path), 1000, 1000)
+    origin = {}
+    for split, (questions, numbers, answers) in loaded.items():
+        for question, number in zip(questions, numbers, strict=True):
+            assert origin.setdefault(question[2], split) == split, "a story was torn apart"
+            assert " " not in question and "短句" not in (question, answers[number])
+            i, j = (ord(text[5]) - 0x5E00 for text in (question, answers[number]))
+            assert j == i + 1
+    assert set(origin.values()) == {"train", "valid", "test"}
+    counts = [len(questions) for questions, _, _ in loaded.values()]
+    everything = set().union(*(questions for questions, _, _ in loaded.values()))
+    assert len(everything) == sum(counts) == 29 * 5 - 1  # Around the short one a pair is lost.
+
+
+def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
+    path = tmp_path / "faq.tsv"
+
+    def error_with(text, encoding="utf-8"):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+        return error_of(texts.load_texts, str(path), 100, 100)
+
+    good = write_faq(path).read_text()
+    assert "faq.tsv line 25: expected question<TAB>answer, found 1 column" in error_with(
+        good + "没有答案的问题\n"
+    )
+    assert "line 25" in error_with(good + "问题\t答案\t标签\n")
+    assert "found 3 columns" in error_with(good + "问题\t答案\t标签\n")
+    assert "line 25: expected question<TAB>answer, found an empty text" in error_with(
+        good + " \t答案\n"
+    )
+    mixed = good.encode() + "怎么退货\t寄回来\n".encode("gbk")
+    assert "faq.tsv line 25 is not UTF-8" in error_with(mixed)
+    assert "holds no question" in error_with("\n\n")
+    alone = error_with(good + "只问一次\t只答一次\n")
+    assert "line 25: only 1 of 3 questions have the answer '只答一次'" in alone
+    assert "only one answer" in error_with("甲\t丁\n乙\t丁\n丙\t丁\n")
+    assert "stories are too few" in error_with("甲\t丁\n\n乙\t戊\n")
+    missing = str(tmp_path / "none.tsv")
+    assert missing in error_of(texts.load_texts, missing, 100, 100)
+
+
+def test_texts_are_cut_into_characters():
+    vocabulary = texts.make_vocabulary(["退货退", "货到"], size=4)
+    assert vocabulary == {"货": 2, "退": 3} or vocabulary == {"退": 2, "货": 3}
+    ids = texts.encode(["退货到", "退"], vocabulary, 2)
+    assert ids.tolist() == [[vocabulary["退"], vocabulary["货"]], [vocabulary["退"], 0]]
+    assert texts.encode(["到"], vocabulary, 3).tolist() == [[texts.UNKNOWN, 0, 0]]
+    long = texts.encode_question("退" * 100_000, vocabulary, 40)
+    assert long.shape == (1, 40)
+    for bad in ("", "  ", "xyz"):
+        with pytest.raises(ValueError, match="question"):
+            texts.encode_question(bad, vocabulary, 40)
+
+
+# --- A run ---
+def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
+    flags = ["--smoke", "--run-dir", str(tmp_path / "run")]
+    for bad in (["--epochs", "0"], ["--epsilon", "1"], ["--batch-size", "1"], ["--margin", "0"]):
+        assert "expected" in error_of(train.main, [*flags, *bad])
+    assert "--faq is for" in error_of(train.main, [*flags, "--loss", "center", "--faq", "x.tsv"])
+    assert "--data for" in error_of(train.main, [*flags, "--loss", "triplet", "--data", "x.npz"])
+    too_large = ["--loss", "smoothing", "--batch-size", "390"]
+    assert "--batch-size 390: only" in error_of(train.main, [*flags, *too_large])
+    assert not (tmp_path / "run").exists()
+
+
+def assert_drawn(path):
+    """A large enough picture in many shades, not an empty sheet."""
+    with Image.open(path) as image:
+        assert image.width > 400
+        shades, counts = np.unique(np.asarray(image.convert("L")), return_counts=True)
+    assert len(shades) > 10 and counts.max() < 0.97 * counts.sum()
+
+
+def test_record_of_a_run(smoke_run):
+    run_dir, record = smoke_run
+    assert record == json.loads((run_dir / "record.json").read_text())
+    assert record["row"] == "smoke, drawn digits v1 + FAQ v1"
+    metrics = record["metrics"]
+    for network in ("plain", "smoothing 0.1", "center 0.2"):
+        assert 100 < metrics[f"accuracy, {network}"]["n"] < 180
+        assert f"within / between, {network}" in metrics
+    for kind in ("digits 0-6", "digits 7-9", "noise", "shuffled digits"):
+        for network in ("plain", "smoothing 0.1"):
+            assert 1 / 7 < metrics[f"mean confidence on {kind}, {network}"]["value"] < 1
+            assert metrics[f"more than 90% sure of {kind}, {network}"]["n"] > 20
+    for space in ("pixels", "plain", "smoothing 0.1", "center 0.2"):
+        assert 20 < metrics[f"unseen digits, {space}"]["n"] < 100
+    variants = [f"{d}, {n}" for d in ("Dense", "no Dense") for n in ("random", "hard")]
+    for name in [*variants, "TF-IDF with the answers", "TF-IDF with the training questions"]:
+        first, ten = (metrics[f"recall@{k}, {name}"] for k in (1, 10))
+        assert first["n"] == 320 and first["value"] <= ten["value"]
+    for metric in metrics.values():
+        assert metric["low"] <= metric["value"] <= metric["high"]
+    for name in record["pictures"]:
+        assert_drawn(run_dir / name)
+    assert len(record["pictures"]) == 3
+    entries = {entry["model"]: entry for entry in record["history"]}
+    assert {"loss", "active", "val_active", "val_loss"} < set(entries["Dense, hard"])
+    assert {"accuracy", "val_accuracy", "val_loss"} < set(entries["center 2-D"])
+
+
+def test_a_model_is_tested_at_its_best_validation_epoch(smoke_run):
+    run_dir, record = smoke_run
+    for name in ("plain", "smoothing"):
+        model = keras.saving.load_model(run_dir / f"{name}-model.keras", compile=False)
+        entries = [e for e in record["history"] if e["model"] == name]
+        best = max(entry["val_accuracy"] for entry in entries)
+        for split, count, expected in (
+            ("valid", 100, best),
+            (
+                "test",
+                200,
+                record["metrics"][f"accuracy, {name}" + " 0.1" * (name != "plain")]["value"],
+            ),
+        ):
+            pictures, labels = glyphs.load(split, count)
+            pictures, labels = pictures[labels < 7, ..., None], labels[labels < 7]
+            right = model.predict(pictures, verbose=0).argmax(-1) == labels
+            assert right.mean() == pytest.approx(expected, abs=1e-6)
+
+
+KILL = """if True:
+    import os, signal, sys
+    from common.run import Run
+    from custom_loss import train
+
+    checkpoint = Run.checkpoint
+
+    def deadly(run, *args, prefix, **keywords):
+        def batch_end(batch, logs=None):
+            if prefix.startswith("smoothing") and len(run.history) == 1 and batch == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        callback = checkpoint(run, *args, prefix=prefix, **keywords)
+        callback.on_train_batch_end = batch_end
+        return callback
+
+    Run.checkpoint = deadly
+    train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_record(tmp_path):
+    """kill -9 in the second epoch of the second network, then --resume."""
+    flags = ["--smoke", "--loss", "smoothing", "--seed", "3", "--run-dir"]
+    straight = train.main([*flags, str(tmp_path / "straight")])
+    run = [sys.executable, "-c", KILL, *flags, str(tmp_path / "killed")]
+    killed = subprocess.run(run, cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (tmp_path / "killed" / "record.json").exists()
+    resumed = train.main([*flags, str(tmp_path / "killed"), "--resume"])
+    assert resumed["resumed"]
+    for name in ("history", "metrics", "data"):
+        assert resumed[name] == straight[name]
+    with (
+        np.load(tmp_path / "straight" / "smoothing-state.npz") as one,
+        np.load(tmp_path / "killed" / "smoothing-state.npz") as two,
+    ):
+        arrays = [name for name in one.files if name != "notes"]
+        assert len(arrays) > 10 and one.files == two.files
+        assert all(np.array_equal(one[name], two[name]) for name in arrays)
+
+
+# --- predict.py ---
+def test_predict_without_arguments_answers_and_draws(smoke_run, capsys):
+    run_dir, _ = smoke_run
+    lines = predict.main(["--run-dir", str(run_dir)])
+    out = capsys.readouterr().out
+    asked = [line for line in lines if "question" in line]
+    assert len(asked) == 6 and all(line["question"] in out for line in asked)
+    known = set(faq.answers())
+    for line in asked:
+        cosines = [cosine for _, cosine in line["answers"]]
+        assert len(cosines) == 3 and cosines == sorted(cosines, reverse=True)
+        assert abs(cosines[0]) <= 1.0001 and {a for a, _ in line["answers"]} <= known
+        assert line["right"] in known
+    assert len(lines) == 10
+    assert_drawn(run_dir / "predictions.png")
+
+
+def test_predict_in_a_fresh_process(smoke_run, tmp_path):
+    run_dir, _ = smoke_run
+    picture = glyphs.load("test", 1)[0][0]
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    words = ["--run-dir", str(run_dir), "--json", "--ask", "手机怎么退", "开发票"]
+    command = [sys.executable, "custom_loss/predict.py", *words, "--digit", tmp_path / "a.png"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second, third = map(json.loads, done.stdout.splitlines())
+    assert first["question"] == "手机怎么退" and len(second["answers"]) == 3
+    assert third["path"] == str(tmp_path / "a.png") and third["label"] in range(10)
+    model = keras.saving.load_model(run_dir / "digits.keras", compile=False)
+    with np.load(run_dir / "gallery.npz") as gallery:
+        known, labels = model.predict(gallery["pictures"], verbose=0)[0], gallery["labels"]
+    feature = model.predict(picture[None, ..., None], verbose=0)[0]
+    distances = np.sqrt(((known - feature) ** 2).sum(-1))
+    nearest = distances.argsort(kind="stable")[:5]
+    assert [n["label"] for n in third["neighbours"]] == labels[nearest].tolist()
+    assert (
+        third["votes"]
+        == max(np.bincount(labels[nearest]))
+        == list(labels[nearest]).count(third["label"])
+    )
+    found = [n["distance"] for n in third["neighbours"]]
+    np.testing.assert_allclose(found, distances[nearest], rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_asked_is_one_line(smoke_run, tmp_path, error_of):
+    run_dir, _ = smoke_run
+    run = ["--run-dir", str(run_dir)]
+    assert "empty" in error_of(predict.main, [*run, "--ask", " "])
+    assert "no known character" in error_of(predict.main, [*run, "--ask", "xyzzy"])
+    (tmp_path / "text.png").write_text("not a picture")
+    for name in ("text.png", "missing.png"):
+        assert name in error_of(predict.main, [*run, "--digit", str(tmp_path / name)])
+    Image.new("L", (50, 70), 255).save(tmp_path / "empty.png")
+    assert "no digit" in error_of(predict.main, [*run, "--digit", str(tmp_path / "empty.png")])
+    assert "no finished run" in error_of(predict.main, ["--run-dir", str(tmp_path)])
+    (tmp_path / "record.json").write_text('{"experiment": "custom_loss"}')
+    run = ["--run-dir", str(tmp_path)]
+    assert "without --loss triplet" in error_of(predict.main, [*run, "--ask", "退货"])
+    assert "knows no digits" in error_of(predict.main, [*run, "--digit", "a.png"])
+    (tmp_path / "faq.json").write_text("{")
+    assert "faq.json is missing or damaged" in error_of(predict.main, [*run, "--ask", "退货"])
+
+
+def test_own_pictures_of_any_kind_become_mnists_kind(tmp_path):
+    ink = np.asarray(glyphs.glyph("DejaVuSans", 5, 1).resize((200, 180)))
+    dark = Image.fromarray(255 - ink)
+    clear = Image.new("RGBA", dark.size, (0, 0, 0, 0))
+    clear.paste((20, 20, 20, 255), mask=Image.fromarray(ink))
+    deep = Image.fromarray((255 - ink).astype("uint16") * 256)
+    ways = {"light.png": Image.fromarray(ink), "dark.png": dark, "rgb.jpg": dark.convert("RGB")}
+    ways |= {"clear.png": clear, "deep.png": deep}
+    for name, image in ways.items():
+        image.save(tmp_path / name)
+    read = [digits.read_picture(tmp_path / name).astype(float) for name in ways]
+    for picture in read:
+        assert picture.shape == (28, 28) and picture.max() > 200
+        assert np.flatnonzero(picture.any(1)).size == 20 and np.abs(picture - read[0]).mean() < 8
+    small = glyphs.load("test", 1)[0][0]
+    for name, array in (("small.png", small), ("inverted.png", 255 - small)):
+        Image.fromarray(array).save(tmp_path / name)
+        assert np.array_equal(digits.read_picture(tmp_path / name), small)
+
+
+@pytest.mark.skipif(
+    not os.path.exists(ROOT / "data/downloads/stories/stories.txt"), reason="no stories here"
+)
+def test_real_stories_share_no_text_between_splits():
+    path = ROOT / "data/downloads/stories/stories.txt"
+    loaded, _ = texts.load_texts(str(path), 10_000, 1000)
+    sets = {split: set(q) for split, (q, _, _) in loaded.items()}
+    assert [len(q) for q in sets.values()] == [10_000, 1000, 1000]
+    assert not sets["train"] & sets["test"] and not sets["train"] & sets["valid"]
+    told = {split: {a[i] for i in n} for split, (_, n, a) in loaded.items()}
+    assert not told["train"] & told["test"]
