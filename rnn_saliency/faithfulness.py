@@ -12,15 +12,16 @@ import numpy as np
 
 from common.run import ROOT, keras, ops, write_text
 from common.table import mean_interval, read_results
+from rnn_saliency.gradients import gradient_function
 
 METHODS = (
     "state",
     "change",
     "alone",
-    "change + alone",
-    "gradient x input",
-    "integrated gradients",
-    "SmoothGrad",
+    "change+alone",
+    "gradient-x-input",
+    "integrated-gradients",
+    "smoothgrad",
     "occlusion",
     "random",
 )
@@ -30,71 +31,6 @@ CURVE = tuple(np.arange(1, 11) / 10)  # Of the deletion curve.
 BATCH = 100  # Every call has this many rows, so that nothing is compiled twice.
 STEPS, DRAWS, NOISE = 32, 16, 0.15  # Of integrated gradients; of SmoothGrad, times the range.
 CONTROL = 200  # Reviews that the network with random weights explains too.
-
-
-# --- Gradients: Keras has no word for them, so one short function for each backend ---
-def build_head(model):
-    """What follows the word vectors: (vectors, known) -> log-odds (batch, 1).
-
-    vectors: (batch, words, embedding_dim); known: bool (batch, words), False = skipped.
-    """
-    rnn, size = model.get_layer("rnn"), model.get_layer("words").output_dim
-    vectors, known = keras.Input((None, size)), keras.Input((None,), dtype="bool")
-    states, *last = rnn(vectors, mask=known)
-    both = states.shape[-1] != last[0].shape[-1]
-    final = ops.concatenate([last[0], last[len(last) // 2]]) if both else last[0]
-    return keras.Model([vectors, known], model.get_layer("decision")(final))
-
-
-def tensorflow_gradient(head):
-    import tensorflow as tf
-
-    @tf.function
-    def gradient(vectors, known):
-        with tf.GradientTape() as tape:
-            tape.watch(vectors)
-            log_odds = head([vectors, known])
-        return log_odds, tape.gradient(log_odds, vectors)
-
-    return lambda vectors, known: gradient(tf.constant(vectors), tf.constant(known))
-
-
-def jax_gradient(head):
-    import jax
-
-    state = head.trainable_variables, head.non_trainable_variables
-    values = [[variable.value for variable in variables] for variables in state]
-
-    def total(vectors, known):
-        log_odds, _ = head.stateless_call(*values, [vectors, known])
-        return log_odds.sum(), log_odds
-
-    gradient = jax.jit(jax.grad(total, has_aux=True))
-    return lambda vectors, known: gradient(vectors, known)[::-1]
-
-
-def torch_gradient(head):
-    import torch
-
-    def gradient(vectors, known):
-        vectors = ops.convert_to_tensor(vectors).requires_grad_()
-        log_odds = head([vectors, ops.convert_to_tensor(known)])
-        return log_odds, torch.autograd.grad(log_odds.sum(), vectors)[0]
-
-    return gradient
-
-
-def gradient_function(model):
-    """(vectors, known) -> log-odds (batch,) and their gradient, shaped like the vectors."""
-    makers = {"tensorflow": tensorflow_gradient, "jax": jax_gradient, "torch": torch_gradient}
-    gradient = makers[keras.backend.backend()](build_head(model))
-
-    def in_numpy(vectors, known):
-        found = gradient(np.asarray(vectors, "float32"), np.asarray(known))
-        log_odds, slope = (ops.convert_to_numpy(x) for x in found)
-        return log_odds[:, 0], slope
-
-    return in_numpy
 
 
 # --- Methods ---
@@ -154,10 +90,10 @@ class Subject:
             return np.where(probability >= 0.5, 1, -1) * moved
         vectors, known = self.vectors[ids], ids > 0
         log_odds, slope = self.gradient(vectors, known)
-        if method == "integrated gradients":  # From vectors of zeros to the words' own.
+        if method == "integrated-gradients":  # From vectors of zeros to the words' own.
             places = (np.arange(STEPS) + 0.5) / STEPS
             slope = sum(self.gradient(vectors * a, known)[1] for a in places) / STEPS
-        elif method == "SmoothGrad":
+        elif method == "smoothgrad":
             rng, width = np.random.default_rng(self.seed), NOISE * np.ptp(self.vectors)
             noise = (rng.normal(0, width, vectors.shape) for _ in range(DRAWS))
             slope = sum(self.gradient(vectors + some, known)[1] for some in noise) / DRAWS
@@ -298,15 +234,16 @@ def study(subjects, x, causes, count, seed=0):
         correlation = rank_correlation(ids, scores[method], scores["occlusion"])
         measured["rank correlation with occlusion"] = correlation
         some = ids[:CONTROL]
-        measured["rank correlation with random weights"] = rank_correlation(
-            some, scores[method][:CONTROL], control.scores(method, some)
-        )
+        if method != "random":
+            other = control.scores(method, some)
+            correlation = rank_correlation(some, scores[method][:CONTROL], other)
+            measured["rank correlation with random weights"] = correlation
         measured |= precision(ids, scores[method], true) if true else {}
         metrics |= {f"{name}, {method}": bootstrap(v) for name, v in measured.items() if len(v)}
     metrics["comprehensiveness, best of ours minus integrated gradients"] = bootstrap(
-        losses[chosen] - losses["integrated gradients"]
+        losses[chosen] - losses["integrated-gradients"]
     )
-    gap = subject.completeness_gap(ids, scores["integrated gradients"])
+    gap = subject.completeness_gap(ids, scores["integrated-gradients"])
     details["completeness gap of integrated gradients"] = f"{gap:.4f}"
     return metrics | measure_time(subject, ids), details
 
@@ -319,7 +256,7 @@ def measure_time(subject, ids):
         taken = seconds(lambda method=method: subject.scores(method, some), 3)
         interval = mean_interval(1000 * taken / BATCH)
         metrics[f"milliseconds per review, {method}"] = interval | {"n": len(taken)}
-    for method in ("state", "change + alone"):  # In turn, as the machine's speed wanders.
+    for method in ("state", "change+alone"):  # In turn, as the machine's speed wanders.
         pairs = [
             seconds(lambda: subject.probability(some), 1)
             / seconds(lambda m=method: subject.scores(m, some), 1)

@@ -211,7 +211,7 @@ def number(args, vocabulary, words):
     """The rows of ids that the chosen model reads, for lists of words."""
     if args.model == "post":
         return encode(words, vocabulary, args.max_words)
-    rows = [ngram_ids(review) for review in words]
+    rows = [ngram_ids(review[: args.max_words]) for review in words]
     ids = np.zeros((len(rows), max(map(len, rows))), "int32")
     for row, found in zip(ids, rows, strict=True):
         row[: len(found)] = found
@@ -228,18 +228,20 @@ def parse_args(argv=None):
     splits = ("post", "deduplicated")
     add("--split", choices=splits, help="post: copies of a review may lie on both sides")
     add("--columns", nargs=2, default=COLUMNS, metavar=("TEXT", "LABEL"), help="of a .csv or .tsv")
-    add("--epochs", type=int, default=5, help="the best on validation is kept; post: 5")
+    add("--epochs", type=int, help="the best on validation is kept; post: 5")
     add("--batch-size", type=int, default=128, help="post: 128")
     add("--min-count", type=int, default=10, help="rarer words are unknown; post: 10")
-    add("--max-words", type=int, default=100, help="the first so many are read; post: 100")
+    add("--max-words", type=int, help="the first so many are read; post: 100, ours: 1000")
     add("--study", type=int, help="how many test reviews to explain in every way; 0: none")
     presets = {
-        "smoke": {"split": "deduplicated", "study": 40},
-        "quick": {"split": "deduplicated", "study": 300},
-        "full": {"split": "deduplicated", "study": 1000},
-        "post": {"split": "post", "study": 0},
+        "smoke": {"split": "deduplicated", "study": 20, "epochs": 2},
+        "quick": {"split": "deduplicated", "study": 300, "epochs": 5},
+        "full": {"split": "deduplicated", "study": 1000, "epochs": 8},
+        "post": {"split": "post", "study": 0, "epochs": 5},
     }
-    return parse_run_args(parser, presets, argv)
+    args = parse_run_args(parser, presets, argv)
+    args.max_words = args.max_words or (1000 if args.model == "ours" else 100)
+    return args
 
 
 def main(argv=None):
