@@ -14,7 +14,7 @@ def build_head(model):
     vectors, known = keras.Input((None, size)), keras.Input((None,), dtype="bool")
     states, *last = rnn(vectors, mask=known)
     both = states.shape[-1] != last[0].shape[-1]
-    final = ops.concatenate([last[0], last[len(last) // 2]]) if both else last[0]
+    final = ops.concatenate([last[0], last[len(last) // 2]], axis=-1) if both else last[0]
     return keras.Model([vectors, known], model.get_layer("decision")(final))
 
 

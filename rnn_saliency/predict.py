@@ -105,7 +105,7 @@ def in_terminal(result, colour):
     for word, level in zip(result["words"], levels(result["words"]), strict=True):
         text, sign = word["word"], 1 if level > 0 else -1
         if level and colour:
-            shade = GROUND[sign][LEVELS - abs(level)]
+            shade = GROUND[sign][abs(level) - 1]
             text = f"\x1b[30;48;5;{shade}m{text}\x1b[0m"
         elif level:
             text += ("+" if level > 0 else "-") * abs(level)
@@ -177,7 +177,7 @@ def main(argv=None):
         write_text(args.html, in_html(results, args.method or "the default method"))
         print(f"page: {args.html}", file=sys.stderr)
     if unknown:
-        fail(f"{len(unknown)} texts without a word that training knows, as {unknown[0][:30]!r}")
+        fail(f"{unknown[0][:30]!r}: no known word, in {len(unknown)} of {len(texts)} texts")
     return results
 
 

@@ -230,5 +230,6 @@ def load_words(path):
     if not isinstance(words, dict) or "vocabulary" not in words:
         fail(f"{path} is damaged: no vocabulary in it")
     if (version := importlib.metadata.version("jieba")) != words["jieba"]:
-        print(f"jieba {version} may cut otherwise than {words['jieba']}, which trained this model")
+        note = f"note: jieba {version} may cut otherwise than {words['jieba']}, as in training"
+        print(note, file=sys.stderr)
     return words, Cutter(words["dictionary"])

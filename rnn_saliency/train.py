@@ -6,7 +6,7 @@ Data:   written reviews with known cause words (data/reviews.py); --data takes t
         pos.xls and neg.xls, or .csv and .tsv files.
 
     python rnn_saliency/train.py                   # the post's LSTM, its words explained
-    python rnn_saliency/train.py --preset full     # longer, 1,000 reviews explained
+    python rnn_saliency/train.py --preset full     # 1,000 test reviews explained
     python rnn_saliency/train.py --preset post --data sentiment          # the post's recipe
     python rnn_saliency/train.py --model ours --data sentiment           # n-grams: more right
     python rnn_saliency/train.py --cell gru --data a.csv --columns review label
@@ -55,7 +55,7 @@ def build_classifier(
     if bidirectional:
         rnn = layers.Bidirectional(rnn, name="rnn")
     _, *last = rnn(x)  # h and, of an LSTM, c; bidirectional: forward ones, then backward ones.
-    final = ops.concatenate([last[0], last[len(last) // 2]]) if bidirectional else last[0]
+    final = ops.concatenate([last[0], last[len(last) // 2]], axis=-1) if bidirectional else last[0]
     final = layers.Dropout(dropout)(final)
     log_odds = layers.Dense(1, name="decision")(final)
     return keras.Model(inputs, layers.Activation("sigmoid")(log_odds))
@@ -141,9 +141,9 @@ def build_reader(model):
         distances = [ops.norm(final[:, None] - h, axis=-1) for h in (before, after)]
         step, none = after - before, ops.zeros_like(after)
         whole = [none] * (states.shape[-1] // units)
-        nothing = ops.concatenate(whole)
+        nothing = ops.concatenate(whole, axis=-1)
         whole[place] = step
-        change = ops.squeeze(decision(ops.concatenate(whole)) - decision(nothing), axis=-1)
+        change = ops.squeeze(decision(ops.concatenate(whole, axis=-1)) - decision(nothing), axis=-1)
         scores = distances[0] - distances[1], change
         scores = [ops.flip(x, axis=1) for x in scores] if place else scores
         closer, moved = closer + scores[0], moved + scores[1]
@@ -236,7 +236,7 @@ def parse_args(argv=None):
     presets = {
         "smoke": {"split": "deduplicated", "study": 20, "epochs": 2},
         "quick": {"split": "deduplicated", "study": 300, "epochs": 5},
-        "full": {"split": "deduplicated", "study": 1000, "epochs": 8},
+        "full": {"split": "deduplicated", "study": 1000, "epochs": 5},
         "post": {"split": "post", "study": 0, "epochs": 5},
     }
     args = parse_run_args(parser, presets, argv)

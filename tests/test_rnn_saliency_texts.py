@@ -33,7 +33,7 @@ def test_spreadsheets_are_read_by_their_names(tmp_path, fake_xlrd):
 def test_missing_spreadsheets_and_missing_xlrd_are_one_line(
     tmp_path, fake_xlrd, monkeypatch, error_of
 ):
-    assert "no pos.xls" not in error_of(texts.read_source, tmp_path)  # It names the first: neg.
+    assert f"no {tmp_path / 'neg.xls'}: expected pos.xls" in error_of(texts.read_source, tmp_path)
     (tmp_path / "neg.xls").write_text("差")
     line = error_of(texts.read_source, tmp_path)
     assert str(tmp_path / "pos.xls") in line and "one review a row" in line
