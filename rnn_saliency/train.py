@@ -235,7 +235,7 @@ def parse_args(argv=None):
     add("--study", type=int, help="how many test reviews to explain in every way; 0: none")
     presets = {
         "smoke": {"split": "deduplicated", "study": 20, "epochs": 2},
-        "quick": {"split": "deduplicated", "study": 300, "epochs": 5},
+        "quick": {"split": "deduplicated", "study": 300, "epochs": 8},
         "full": {"split": "deduplicated", "study": 1000, "epochs": 5},
         "post": {"split": "post", "study": 0, "epochs": 5},
     }
