@@ -28,21 +28,21 @@ METHODS = (
 CHEAP = METHODS[1:4]  # Ours; the best of them on validation reviews is the one of choice.
 SHARES = 0.01, 0.05, 0.1, 0.2, 0.5  # Of a review's known words, rounded up: ERASER's.
 CURVE = tuple(np.arange(1, 11) / 10)  # Of the deletion curve.
-BATCH = 100  # Every call has this many rows, so that nothing is compiled twice.
+BATCH = 100  # Rows of a call, always as many, so that nothing is compiled twice.
 STEPS, DRAWS, NOISE = 32, 16, 0.15  # Of integrated gradients; of SmoothGrad, times the range.
 CONTROL = 200  # Reviews that the network with random weights explains too.
 CHOICE = 300  # Validation reviews that the best of ours is chosen by.
 
 
 # --- Methods ---
-def in_batches(function, *arrays):
+def in_batches(function, size, *arrays):
     """The function's results for rows in batches of one size; the last is filled up with zeros."""
     parts = []
-    for start in range(0, len(arrays[0]), BATCH):
-        rows = [array[start : start + BATCH] for array in arrays]
-        missing = BATCH - len(rows[0])
+    for start in range(0, len(arrays[0]), size):
+        rows = [array[start : start + size] for array in arrays]
+        missing = size - len(rows[0])
         rows = [np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]) for x in rows]
-        parts.append(np.asarray(function(*rows))[: BATCH - missing])
+        parts.append(np.asarray(function(*rows))[: size - missing])
     return np.concatenate(parts)
 
 
@@ -52,8 +52,8 @@ class Subject:
     reader, effects: what build_reader and word_effects of train.py give for the model.
     """
 
-    def __init__(self, model, reader, effects, seed=0):
-        self.model, self.effects, self.seed = model, effects, seed
+    def __init__(self, model, reader, effects, seed=0, batch=BATCH):
+        self.model, self.effects, self.seed, self.batch = model, effects, seed, batch
         self.vectors = ops.convert_to_numpy(model.get_layer("words").embeddings)
         self.gradient = gradient_function(model)
         self.by_state, self.by_change = (
@@ -62,7 +62,7 @@ class Subject:
 
     def probability(self, ids):
         """Of praise: (batch,)."""
-        return in_batches(lambda x: self.model.predict_on_batch(x)[:, 0], ids)
+        return in_batches(lambda x: self.model.predict_on_batch(x)[:, 0], self.batch, ids)
 
     def sureness(self, ids, sign):
         """The probability of the class that `sign` stands for: +1 praise, -1 blame."""
@@ -79,7 +79,7 @@ class Subject:
         if method == "random":
             rng = np.random.default_rng(self.seed)
             return rng.random(ids.shape) * (ids > 0)
-        return in_batches(lambda x: self.batch_scores(method, x), ids)
+        return in_batches(lambda x: self.batch_scores(method, x), self.batch, ids)
 
     def batch_scores(self, method, ids):
         if method == "state":
@@ -118,7 +118,7 @@ class Subject:
             ends = [self.gradient(self.vectors[x] * a, x > 0)[0] for a in (1, 0)]
             return ends[0] - ends[1]
 
-        reached = in_batches(difference, ids)
+        reached = in_batches(difference, self.batch, ids)
         missed = np.abs(scores.sum(1) - self.sign(ids) * reached)
         return missed.mean() / np.abs(reached).mean()
 
@@ -210,7 +210,7 @@ def study(subjects, x, causes, count, seed=0):
         subjects: (model, reader, effects) of the trained network and of one with random weights.
         x: ids of "valid" and "test" reviews. causes: places of the true cause words, or None.
     """
-    subject, control = (Subject(*parts, seed=seed) for parts in subjects)
+    subject, control = (Subject(*parts, seed, min(BATCH, count)) for parts in subjects)
 
     def choose(part):
         rows = np.flatnonzero((x[part] > 0).sum(1) > 1)[:count]
@@ -251,11 +251,11 @@ def study(subjects, x, causes, count, seed=0):
 
 def measure_time(subject, ids):
     """Milliseconds per review of each method, and of ours as a multiple of a forward pass."""
-    some = np.resize(ids, (BATCH, ids.shape[1]))
+    some = np.resize(ids, (subject.batch, ids.shape[1]))
     metrics = {}
     for method in METHODS[:-1]:
         taken = seconds(lambda method=method: subject.scores(method, some), 3)
-        interval = mean_interval(1000 * taken / BATCH)
+        interval = mean_interval(1000 * taken / subject.batch)
         metrics[f"milliseconds per review, {method}"] = interval | {"n": len(taken)}
     for method in ("state", "change+alone"):  # In turn, as the machine's speed wanders.
         pairs = [

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from common.run import fail, find_run, load_file, run_script, write_text
-from rnn_saliency.faithfulness import METHODS, Subject
+from rnn_saliency.faithfulness import BATCH, METHODS, Subject
 from rnn_saliency.texts import encode, load_words, read_text
 from rnn_saliency.train import build_reader, ngram_ids, word_effects
 
@@ -52,7 +52,8 @@ def explain_ngrams(model, reviews):
 def explain_words(model, reviews, method, vocabulary, max_words):
     """The same for a model of build_classifier, by one of METHODS."""
     ids = encode(reviews, vocabulary, max_words)
-    subject = Subject(model, build_reader(model), word_effects(model))
+    batch = min(BATCH, len(reviews))
+    subject = Subject(model, build_reader(model), word_effects(model), batch=batch)
     praise, scores = subject.probability(ids), subject.scores(method, ids)
     for words, row, probability, line in zip(reviews, ids, praise, scores, strict=True):
         yield probability, line[: len(words)], row.any()

@@ -130,7 +130,11 @@ def build_reader(model):
     direction has its own h_n, forward after the last word, backward after the first; the numbers
     of both are added before dividing by |h_n| of one plus |h_n| of the other.
     """
-    states, *last = model.get_layer("rnn").output
+    rnn = model.get_layer("rnn")
+    for layer in (getattr(rnn, f"{way}_layer", None) for way in ("forward", "backward")):
+        if layer:  # Or Bidirectional shows zeros where a skipped word left the state as it was.
+            layer.zero_output_for_mask = False
+    states, *last = rnn.output
     decision, units = model.get_layer("decision"), last[0].shape[-1]
     closer, moved, length = 0, 0, 0
     for place in range(states.shape[-1] // units):

@@ -100,4 +100,6 @@ def test_version_pins_the_words():
     assert (reviews.VERSION, "".join(review.words)) == (1, FIRST)
 
 
-FIRST = ""
+# A space stands for the Chinese comma.
+FIRST = "昨天在北京收藏了图书馆 上周和张刚借阅了第二章 纸张出色 文字不错。在北京整理了的图书馆。"
+FIRST = FIRST.replace(" ", "\uff0c")

@@ -45,14 +45,14 @@ def states_by_prefix(model, ids):
     A list of (states before, states after, weights of the decision), one for each direction;
     backward, a beginning is an end of the review. The reference for build_reader.
     """
-    last = keras.Model(model.input, model.get_layer("rnn").output[1:])
+    reader = keras.Model(model.input, model.get_layer("rnn").output)
     weights = model.get_layer("decision").get_weights()[0][:, 0]
-    size = last(np.array([[1]]))[0].shape[-1]
+    size = model.get_layer("rnn").output[1].shape[-1]
     found = []
     for direction in range(len(weights) // size):
         pieces = [ids[i:] for i in range(len(ids))] if direction else None
         pieces = pieces or [ids[: i + 1] for i in range(len(ids))]
-        ends = [last(np.array([piece])) for piece in pieces]
+        ends = [reader(np.array([piece]))[1:] for piece in pieces]
         after = np.stack([ops.convert_to_numpy(e[direction * len(e) // 2])[0] for e in ends])
         zero = np.zeros((1, size))
         before = np.concatenate([after[1:], zero] if direction else [zero, after[:-1]])
@@ -116,29 +116,22 @@ def test_the_scores_equal_those_from_states_of_prefixes(model):
 
 
 def test_invariants_of_the_scores(model):
-    probability = model.predict(IDS, verbose=0)[:, 0]
+    reader = train.build_reader(model)
+    probability, closer, moved = reader.predict_on_batch(IDS)
     bias = model.get_layer("decision").get_weights()[1][0]
-    towards = np.sign(probability - 0.5) * (np.log(probability / (1 - probability)) - bias)
-    scores = {"state": train.state_saliency(model, IDS)}
-    scores |= {alone: train.change_saliency(model, IDS, alone) for alone in (0, 1)}
-    np.testing.assert_allclose(scores["state"].sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(scores[0].sum(1), towards, atol=1e-4)
-    for name, found in scores.items():
-        assert found.shape == IDS.shape and (found[IDS == 0] == 0).all()
-        assert (found[IDS > 0] != 0).all()
-
-        def again(ids, name=name):
-            return train.state_saliency(model, ids) if name == "state" else changes(ids, name)
-
-        def changes(ids, alone):
-            return train.change_saliency(model, ids, alone)
-
-        one_by_one = np.concatenate([again(row[None]) for row in IDS])
-        np.testing.assert_allclose(found, one_by_one, atol=1e-5)
-        padded = again(np.pad(IDS, ((0, 0), (0, 3))))
-        np.testing.assert_allclose(padded, np.pad(found, ((0, 0), (0, 3))), atol=1e-5)
-        moved = again(np.pad(IDS, ((0, 0), (2, 0))))  # Two unknown words before the review.
-        np.testing.assert_allclose(moved, np.pad(found, ((0, 0), (2, 0))), atol=1e-5)
+    log_odds = np.log(probability / (1 - probability))[:, 0]
+    np.testing.assert_allclose(closer.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(moved.sum(1), log_odds - bias, atol=1e-4)
+    np.testing.assert_allclose(probability, model.predict(IDS, verbose=0), atol=1e-6)
+    for place, found in ((1, closer), (2, moved)):
+        assert found.shape == IDS.shape
+        assert (found[IDS == 0] == 0).all() and (found[IDS > 0] != 0).all()
+        one_by_one = [ops.convert_to_numpy(reader(row[None])[place]) for row in IDS]
+        np.testing.assert_allclose(found, np.concatenate(one_by_one), atol=1e-5)
+        for before, after in ((0, 3), (2, 0)):  # Padding; unknown words before the review.
+            pad = ((0, 0), (before, after))
+            again = ops.convert_to_numpy(reader(np.pad(IDS, pad))[place])
+            np.testing.assert_allclose(again, np.pad(found, pad), atol=1e-5)
 
 
 def test_a_review_without_a_known_word_scores_0(model):
