@@ -27,7 +27,7 @@ METHODS = (
 )
 CHEAP = METHODS[1:4]  # Ours; the best of them on validation reviews is the one of choice.
 SHARES = 0.01, 0.05, 0.1, 0.2, 0.5  # Of a review's known words, rounded up: ERASER's.
-CURVE = tuple(np.arange(1, 11) / 10)  # Of the deletion curve.
+CURVE = tuple(k / 10 for k in range(1, 11))  # Of the deletion curve.
 BATCH = 100  # Rows of a call, always as many, so that nothing is compiled twice.
 STEPS, DRAWS, NOISE = 32, 16, 0.15  # Of integrated gradients; of SmoothGrad, times the range.
 CONTROL = 200  # Reviews that the network with random weights explains too.
