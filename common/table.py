@@ -37,7 +37,7 @@ def table_lines(records, claims):
                 seeds = mean_interval([n["value"] for n in numbers])
                 low, high = min(low, seeds["low"]), max(high, seeds["high"])
             high = min(high, 1) if style.endswith("%") else high
-            command = re.sub(r" --(seed|run-dir) \S+", "", first["command"])
+            command = re.sub(r" --(seed|run-dir) \S+| --resume", "", first["command"])
             line |= {"ours (95%)": f"**{value:{style}}** ({low:{style}} to {high:{style}})"}
             line |= {"status": claim["status"], "data": first["data"]["name"], "seeds": len(group)}
             line |= {"minutes": f"{np.mean([r['seconds'] for r in group]) / 60:.1f}"}
