@@ -39,7 +39,8 @@ def smoothed_crossentropy(y_true, y_pred, epsilon=0.1):
         y_pred: probabilities, (batch, classes).
     """
     logarithms = ops.log(ops.maximum(y_pred, 1e-7))
-    right, uniform = ops.sum(y_true * logarithms, -1), ops.mean(logarithms, -1)
+    right = ops.sum(ops.multiply(y_true, logarithms), -1)
+    uniform = ops.mean(logarithms, -1)
     return -(1 - epsilon) * right - epsilon * uniform
 
 
