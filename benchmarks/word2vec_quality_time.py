@@ -36,6 +36,7 @@ def main(argv=None):
     path = Path(args.corpus or corpus.load(200_000 if args.quick else corpus.NUM_TOKENS))
     job = {"corpus": str(path), "eval": args.eval, "dim": 128, "seed": 0, "min_count": 10}
     job |= {"subsample": 1e-5 if args.corpus else 1e-4, "skip_gram": False, "corpus_file": True}
+    job |= {"chunk": 8192, "negatives": 64}  # Those of train.py: slower than in the race, better.
     backends = [s for s in ("jax", "tensorflow") if importlib.util.find_spec(s)]
     points = []
     for epochs in args.epochs:

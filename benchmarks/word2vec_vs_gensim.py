@@ -111,9 +111,10 @@ def train_keras(job):
     with tempfile.TemporaryDirectory() as folder:  # No cache: vocabulary and ids are part of it.
         ids, words, counts, total = load_corpus(job["corpus"], job["min_count"], folder=folder)
     keep, noise = keep_probability(counts, total, job["subsample"]), noise_table(counts)
-    steps = int(np.ceil((counts * keep).sum() / CHUNK / STEPS)) * STEPS
+    chunk, negatives = job.get("chunk", CHUNK), job.get("negatives", NEGATIVES)
+    steps = int(np.ceil((counts * keep).sum() / chunk / STEPS)) * STEPS
     keras.utils.set_random_seed(job["seed"])
-    model = build_fast_model(len(words), job["dim"], 5, NEGATIVES, job["skip_gram"], CHUNK, BLOCK)
+    model = build_fast_model(len(words), job["dim"], 5, negatives, job["skip_gram"], chunk, BLOCK)
     compile_fast(model, job["rate"], steps * job["epochs"])
 
     def fit(chunks, steps, epochs):
@@ -121,13 +122,13 @@ def train_keras(job):
         model.fit(stream(chunks), **settings)
 
     # Compilation is not part of "loop": empty chunks, which change nothing, come first.
-    fit(fast_chunks(ids[:0], keep, noise, STEPS, NEGATIVES, CHUNK, BLOCK), STEPS, 1)
+    fit(fast_chunks(ids[:0], keep, noise, STEPS, negatives, chunk, BLOCK), STEPS, 1)
     model.optimizer.iterations.assign(0)
     chunks = (
-        chunk
+        one
         for epoch in range(job["epochs"])
-        for chunk in fast_chunks(
-            ids, keep, noise, steps, NEGATIVES, CHUNK, BLOCK, (job["seed"], epoch)
+        for one in fast_chunks(
+            ids, keep, noise, steps, negatives, chunk, BLOCK, (job["seed"], epoch)
         )
     )
     start = time.time()
