@@ -134,6 +134,10 @@ def build_reader(model):
     for layer in (getattr(rnn, f"{way}_layer", None) for way in ("forward", "backward")):
         if layer:  # Or Bidirectional shows zeros where a skipped word left the state as it was.
             layer.zero_output_for_mask = False
+
+    def length_of(x):  # ops.norm(x, axis=-1), which Keras 3.15 with JAX 0.10 cannot compile.
+        return ops.sqrt(ops.sum(ops.square(x), axis=-1))
+
     states, *last = rnn.output
     decision, units = model.get_layer("decision"), last[0].shape[-1]
     closer, moved, length = 0, 0, 0
@@ -142,7 +146,7 @@ def build_reader(model):
         after = ops.flip(after, axis=1) if place else after  # In the order of reading.
         before = ops.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
         final = last[place * len(last) // 2]
-        distances = [ops.norm(final[:, None] - h, axis=-1) for h in (before, after)]
+        distances = [length_of(final[:, None] - h) for h in (before, after)]
         step, none = after - before, ops.zeros_like(after)
         whole = [none] * (states.shape[-1] // units)
         nothing = ops.concatenate(whole, axis=-1)
@@ -151,7 +155,7 @@ def build_reader(model):
         scores = distances[0] - distances[1], change
         scores = [ops.flip(x, axis=1) for x in scores] if place else scores
         closer, moved = closer + scores[0], moved + scores[1]
-        length = length + ops.norm(final, axis=-1)
+        length = length + length_of(final)
     # Of a review without a known word all is 0.
     closer = closer / ops.expand_dims(ops.maximum(length, 1e-7), -1)
     return keras.Model(model.input, [model.output, closer, moved])
