@@ -34,15 +34,18 @@ def tensorflow_gradient(head):
 def jax_gradient(head):
     import jax
 
-    state = head.trainable_variables, head.non_trainable_variables
-    values = [[variable.value for variable in variables] for variables in state]
-
-    def total(vectors, known):
+    def total(vectors, known, values):
         log_odds, _ = head.stateless_call(*values, [vectors, known])
         return log_odds.sum(), log_odds
 
     gradient = jax.jit(jax.grad(total, has_aux=True))
-    return lambda vectors, known: gradient(vectors, known)[::-1]
+
+    def now(vectors, known):  # Variables are read at each call: `predict` replaces their arrays.
+        state = head.trainable_variables, head.non_trainable_variables
+        values = [[variable.value for variable in variables] for variables in state]
+        return gradient(vectors, known, values)[::-1]
+
+    return now
 
 
 def torch_gradient(head):
