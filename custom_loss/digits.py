@@ -3,18 +3,14 @@
 import functools
 import itertools
 import re
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common.data import fetch
 from common.run import fail, keras, load_file, ops
 from common.table import mean_interval, proportion
-from data import glyphs
+from data import glyphs, mnist
 
-MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 SPLIT_SEED = 4493  # The split of a file does not change with --seed.
 SEEN, NUM_DIGITS = 7, 10  # All networks are trained on 0 to 6; 7, 8 and 9 they never see.
 SHOTS, DRAWS = 5, 100  # Known pictures of a class never trained on, and how often they are drawn.
@@ -22,60 +18,6 @@ NOISES = 1000  # Pictures of noise.
 
 
 # --- Data ---
-def read_npz(path):
-    """x_train, y_train, x_test, y_test of a file in the layout of Keras' mnist.npz."""
-    names = ["x_train", "y_train", "x_test", "y_test"]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            arrays = [] if missing else [file[name] for name in names]
-    except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is no intact .npz file: {str(error).splitlines()[0]}")
-    if missing:
-        fail(f"{path} has no {', '.join(missing)}: expected {', '.join(names)} as in mnist.npz")
-    for x, y in (arrays[:2], arrays[2:]):
-        if x.shape[1:] != (28, 28) or x.dtype != "uint8":
-            fail(f"{path}: expected uint8 pictures (n, 28, 28)")
-        if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-            fail(f"{path}: expected a whole number a picture as label, found {y.dtype} {y.shape}")
-        if not np.isin(y, range(NUM_DIGITS)).all():
-            place = np.flatnonzero(~np.isin(y, range(NUM_DIGITS)))[0]
-            fail(f"{path}: label {y[place]} of picture {place} has no centre: expected 0 to 9")
-    return arrays
-
-
-def read_picture(path):
-    """Any picture of one digit as the networks know them: 28 x 28, light ink, dark ground.
-
-    A picture of that size stays as it is, but for ink and ground. Of any other the ink is cut
-    out, scaled to 20 pixels and laid in the middle. Raises OSError, SyntaxError or ValueError
-    for a file that is no intact picture, and Pillow's DecompressionBombError for a huge one.
-    """
-    with Image.open(path) as image:
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        deep = image.mode[0] in "IF"  # Pillow would clip more than 8 bits, not scale them.
-        grey = np.asarray(image if deep else image.convert("L"), "float32")
-    if deep:
-        grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 127:
-        grey = 255 - grey
-    if grey.shape == (28, 28):
-        return grey.astype("uint8")
-    rows, columns = (np.flatnonzero((grey > 100).any(axis)) for axis in (1, 0))
-    if len(rows) == 0:
-        raise ValueError("no digit to be seen in it")
-    digit = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype("uint8")
-    scale = 20 / max(digit.shape)
-    height, width = (max(1, round(scale * size)) for size in digit.shape)
-    top, left, result = (28 - height) // 2, (28 - width) // 2, np.zeros((28, 28), "uint8")
-    digit = Image.fromarray(digit).resize((width, height), Image.BOX)
-    result[top : top + height, left : left + width] = digit
-    return result
-
-
 def load_digits(source, num_train, num_valid, num_test, batch_size=1):
     """{"train" | "valid" | "test": (uint8 pictures (n, 28, 28, 1), labels)} and their name."""
     sizes = {"train": num_train, "valid": num_valid, "test": num_test}
@@ -83,20 +25,11 @@ def load_digits(source, num_train, num_valid, num_test, batch_size=1):
         path, name = "drawn digits", f"drawn digits v{glyphs.VERSION}"
         splits = {split: glyphs.load(split, count) for split, count in sizes.items()}
     else:
-        path = fetch("mnist.npz", [MNIST], MNIST_SHA256) if source == "mnist" else Path(source)
-        path = path / "mnist.npz" if path.is_dir() else path
-        x, y, x_test, y_test = read_npz(path)
-        if num_train + num_valid > len(x) or num_test > len(x_test):
-            fail(
-                f"{path} holds {len(x)} + {len(x_test)} pictures, too few for {num_train} + "
-                f"{num_valid} to train and validate and {num_test} to test"
-            )
-        rng = np.random.default_rng(SPLIT_SEED)
-        order, test = rng.permutation(len(x)), rng.permutation(len(x_test))[:num_test]
-        train, valid = order[:num_train], order[num_train : num_train + num_valid]
-        splits = {"train": (x[train], y[train]), "valid": (x[valid], y[valid])}
-        splits["test"] = x_test[test], y_test[test]
-        name = "MNIST" if path.stem == "mnist" else path.name
+        path = fetch("mnist.npz", [mnist.URL], mnist.SHA256) if source == "mnist" else source
+        try:
+            splits, name = mnist.load(path, sizes, SPLIT_SEED)
+        except ValueError as error:
+            fail(error)
     for split, (_, labels) in splits.items():
         counts = np.bincount(labels, minlength=NUM_DIGITS)
         least = SHOTS + 1 if split == "test" else 2

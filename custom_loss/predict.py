@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from common.run import fail, find_run, load_file, run_script
-from custom_loss.digits import apply, draw_neighbours, read_picture
+from custom_loss.digits import apply, draw_neighbours
 from custom_loss.texts import LENGTH, encode, encode_question
 from data import glyphs
+from data.mnist import read_picture
 
 NEAREST, ANSWERS = 5, 3
 
@@ -65,6 +66,8 @@ def read_digits(paths):
     for path in paths:
         try:
             pictures.append(read_picture(path))
+            if not pictures[-1].any():
+                raise ValueError("no digit to be seen in it")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             fail(f"{path}: {error}")
     return np.stack(pictures)

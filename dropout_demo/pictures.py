@@ -3,8 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from common.run import fail
-
 
 def draw_noise_shapes(path, masks):
     """{noise shape: mask of (samples, words, channels)}, the samples side by side."""
@@ -71,67 +69,7 @@ def draw_predictions(path, pictures, texts):
     figure.savefig(path, dpi=110)
 
 
-def read_npz(path):
-    """x_train, y_train, x_test, y_test of a file in the layout of Keras' mnist.npz."""
-    names = ["x_train", "y_train", "x_test", "y_test"]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file.files]
-            arrays = [] if missing else [file[name] for name in names]
-    except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is no intact .npz file: {str(error).splitlines()[0]}")
-    if missing:
-        fail(f"{path} has no {', '.join(missing)}: expected {', '.join(names)} as in mnist.npz")
-    for x, y in (arrays[:2], arrays[2:]):
-        if x.shape[1:] != (28, 28) or x.dtype != "uint8" or y.shape != x.shape[:1]:
-            fail(f"{path}: expected uint8 pictures (n, 28, 28) and labels (n,)")
-        if not np.isin(y, range(10)).all():
-            fail(f"{path}: a label is not one of the digits 0 to 9")
-    return arrays
-
-
 def picture_paths(folder):
     """The picture files of a folder, sorted by name."""
     endings = Image.registered_extensions()
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)
-
-
-def read_picture(path):
-    """Any picture of one digit as the network knows them: 28 x 28, light ink, dark ground.
-
-    A picture of that size stays as it is, but for ink and ground. Of any other the ink is cut
-    out, scaled to 20 pixels and laid with its centre of mass in the middle, as in MNIST.
-    Raises OSError, SyntaxError or ValueError for a file that is no intact picture, and
-    Pillow's DecompressionBombError for one that would fill the memory.
-    """
-    with Image.open(path) as image:
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        deep = image.mode[0] in "IF"  # Pillow would clip more than 8 bits, not scale them.
-        grey = np.asarray(image if deep else image.convert("L"), "float32")
-    if deep:
-        grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 127:
-        grey = 255 - grey
-    if grey.shape == (28, 28):
-        return grey.astype("uint8")
-    grey -= np.median(grey)  # The ground, which the cut-out digit is laid on, becomes black.
-    grey = np.clip(255 * grey / max(grey.max(), 1e-9), 0, 255)
-    rows, columns = (np.flatnonzero((grey > 80).any(axis)) for axis in (1, 0))
-    result = np.zeros((28, 28), "uint8")
-    if len(rows) == 0:
-        return result  # An empty sheet.
-    digit = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = 20 / max(digit.shape)
-    height, width = (max(1, round(scale * size)) for size in digit.shape)
-    digit = Image.fromarray(digit.astype("uint8")).resize((width, height), Image.BOX)
-    ink = np.asarray(digit, float)
-    centre_y = ink.sum(1) @ np.arange(height) / ink.sum()
-    centre_x = ink.sum(0) @ np.arange(width) / ink.sum()
-    top = int(np.clip(round(14 - centre_y), 0, 28 - height))
-    left = int(np.clip(round(14 - centre_x), 0, 28 - width))
-    result[top : top + height, left : left + width] = ink
-    return result

@@ -18,7 +18,8 @@ from PIL import Image
 
 from common.run import fail, find_run, keras, load_file, run_script
 from data import glyphs
-from dropout_demo.pictures import draw_predictions, picture_paths, read_picture
+from data.mnist import read_picture
+from dropout_demo.pictures import draw_predictions, picture_paths
 from dropout_demo.train import monte_carlo
 
 

@@ -20,18 +20,15 @@ import hashlib
 import itertools
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 
 from common.data import fetch
 from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from common.table import mean_interval, proportion
-from data import glyphs
-from dropout_demo.pictures import draw_calibration, draw_curves, draw_noise_shapes, read_npz
+from data import glyphs, mnist
+from dropout_demo.pictures import draw_calibration, draw_curves, draw_noise_shapes
 
-MNIST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 SPLIT_SEED = 4521  # The split of a file does not change with --seed.
 AXES = "batch", "word", "channel"  # Of the features that are dropped: rows of a picture = words.
 PASSES = 1, 10, 100  # How many random passes are averaged.
@@ -83,19 +80,11 @@ def load_data(source=None, num_train=2000, num_valid=2000, num_test=5000):
         splits = {split: glyphs.load(split, count) for split, count in sizes.items()}
         name = f"drawn digits v{glyphs.VERSION}"
     else:
-        path = fetch("mnist.npz", [MNIST], MNIST_SHA256) if source == "mnist" else Path(source)
-        x, y, x_test, y_test = read_npz(path / "mnist.npz" if path.is_dir() else path)
-        if num_train + num_valid > len(x) or num_test > len(x_test):
-            fail(
-                f"{path} holds {len(x)} + {len(x_test)} pictures, too few for {num_train} + "
-                f"{num_valid} to train and validate and {num_test} to test"
-            )
-        rng = np.random.default_rng(SPLIT_SEED)
-        order, test = rng.permutation(len(x)), rng.permutation(len(x_test))[:num_test]
-        train, valid = order[:num_train], order[num_train : num_train + num_valid]
-        splits = {"train": (x[train], y[train]), "valid": (x[valid], y[valid])}
-        splits["test"] = x_test[test], y_test[test]
-        name = "MNIST" if path.stem == "mnist" else path.name
+        path = fetch("mnist.npz", [mnist.URL], mnist.SHA256) if source == "mnist" else source
+        try:
+            splits, name = mnist.load(path, sizes, SPLIT_SEED)
+        except ValueError as error:
+            fail(error)
     digest = hashlib.sha256()
     for array in itertools.chain(*splits.values()):
         digest.update(np.ascontiguousarray(array))

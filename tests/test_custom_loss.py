@@ -14,7 +14,7 @@ from keras import layers, ops
 from PIL import Image
 
 from custom_loss import digits, predict, texts, train
-from data import faq, glyphs
+from data import faq, glyphs, mnist
 
 ROOT = Path(__file__).parent.parent
 EPSILON, MARGIN, WEIGHT = 0.1, 0.1, 0.2
@@ -548,7 +548,7 @@ def test_bad_files_of_digits_are_one_line(tmp_path, error_of):
     assert "has no y_train" in error_with(without=["y_train"])
     wide = np.zeros((120, 32, 32), "uint8")
     assert "(n, 28, 28)" in error_with(x_test=wide)
-    assert "label 10 of picture 7 has no centre" in error_with(
+    assert "label 10 of picture 7" in error_with(
         y_train=np.where(np.arange(400) == 7, 10, arrays["y_train"])
     )
     assert "label -1 of picture 0" in error_with(y_test=np.full(120, -1))
@@ -836,14 +836,14 @@ def test_own_pictures_of_any_kind_become_mnists_kind(tmp_path):
     ways |= {"clear.png": clear, "deep.png": deep}
     for name, image in ways.items():
         image.save(tmp_path / name)
-    read = [digits.read_picture(tmp_path / name).astype(float) for name in ways]
+    read = [mnist.read_picture(tmp_path / name).astype(float) for name in ways]
     for picture in read:
         assert picture.shape == (28, 28) and picture.max() > 200
         assert np.flatnonzero(picture.any(1)).size == 20 and np.abs(picture - read[0]).mean() < 8
     small = glyphs.load("test", 1)[0][0]
     for name, array in (("small.png", small), ("inverted.png", 255 - small)):
         Image.fromarray(array).save(tmp_path / name)
-        assert np.array_equal(digits.read_picture(tmp_path / name), small)
+        assert np.array_equal(mnist.read_picture(tmp_path / name), small)
 
 
 @pytest.mark.skipif(

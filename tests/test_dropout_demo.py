@@ -16,9 +16,9 @@ from keras import layers, ops
 from PIL import Image
 
 import common.data
-from data import glyphs
+from data import glyphs, mnist
+from data.mnist import read_picture
 from dropout_demo import predict, train
-from dropout_demo.pictures import read_picture
 
 ROOT = Path(__file__).parent.parent
 LEGAL = {(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 5), (1, 4, 1), (3, 1, 1), (1, 1, 1)}
@@ -329,7 +329,7 @@ def test_bad_files_of_data_are_one_line(tmp_path, error_of):
     shape, _ = write_npz(tmp_path / "shape.npz", x_test=np.zeros((20, 32, 32), "uint8"))
     assert "(n, 28, 28)" in error_of(train.load_data, str(shape), 30, 25, 15)
     labels, _ = write_npz(tmp_path / "labels.npz", y_test=np.full(20, 10))
-    assert "not one of the digits" in error_of(train.load_data, str(labels), 30, 25, 15)
+    assert "label 10 of picture 0" in error_of(train.load_data, str(labels), 30, 25, 15)
     assert "too few" in error_of(train.load_data, str(good), 30, 31, 15)
     splits, _ = train.load_data(str(tmp_path), 30, 25, 15)  # The folder that holds mnist.npz.
     assert len(splits["train"][1]) == 30
@@ -339,8 +339,8 @@ def test_the_word_mnist_is_a_verified_download(tmp_path, monkeypatch, error_of):
     """A file that is not MNIST is not taken for it, whatever its name."""
     monkeypatch.setattr(common.data, "DOWNLOADS", tmp_path / "downloads")
     other, _ = write_npz(tmp_path / "other.npz")
-    monkeypatch.setattr(train, "MNIST", other.as_uri())
-    assert train.MNIST_SHA256 in error_of(train.load_data, "mnist", 30, 25, 15)
+    monkeypatch.setattr(mnist, "URL", other.as_uri())
+    assert mnist.SHA256 in error_of(train.load_data, "mnist", 30, 25, 15)
 
 
 # --- A run ---
