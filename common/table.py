@@ -36,7 +36,7 @@ def table_lines(records, claims):
             if len(group) > 1:  # Seeds may agree by luck: never less than the mean interval.
                 seeds = mean_interval([n["value"] for n in numbers])
                 low, high = min(low, seeds["low"]), max(high, seeds["high"])
-            high = min(high, 1) if style.endswith("%") else high
+            low, high = (max(low, 0), min(high, 1)) if style.endswith("%") else (low, high)
             command = re.sub(r" --(seed|run-dir) \S+| --resume", "", first["command"])
             line |= {"ours (95%)": f"**{value:{style}}** ({low:{style}} to {high:{style}})"}
             line |= {"status": claim["status"], "data": first["data"]["name"], "seeds": len(group)}

@@ -270,9 +270,15 @@ def measure_time(subject, ids):
 
 
 # --- The README's table ---
+def studies():
+    """The records that hold a study."""
+    records = read_results("rnn_saliency")[0]
+    return [record for record in records if "comprehensiveness, state" in record["metrics"]]
+
+
 def methods_table(row):
-    """A line for each method, the mean of the records of this row, as markdown."""
-    records = [record for record in read_results("rnn_saliency")[0] if record["row"] == row]
+    """A line for each method, the mean of the studies of this row, as markdown."""
+    records = [record for record in studies() if record["row"] == row]
     names = [
         name.removesuffix(", state")
         for name in records[0]["metrics"]
@@ -289,9 +295,7 @@ def methods_table(row):
 
 
 def study_rows():
-    """The rows whose records hold a study."""
-    records = read_results("rnn_saliency")[0]
-    return sorted({r["row"] for r in records if "comprehensiveness, state" in r["metrics"]})
+    return sorted({record["row"] for record in studies()})
 
 
 if __name__ == "__main__":
