@@ -40,35 +40,35 @@ def devices_below(number, system=SYSTEM):
     return found
 
 
-def device_of_folder(folder, mounts=MOUNTS):
+def device_of_folder(folder, mounts=MOUNTS, stat_of=os.stat):
     """The (major, minor) a folder is stored on, or None where the kernel does not say.
 
     Btrfs and some others number their file systems 0:N; the mount table names the device then.
     """
     while not folder.exists():
         folder = folder.parent
-    number = folder.stat().st_dev
+    number = stat_of(folder).st_dev
     number = os.major(number), os.minor(number)
     if number[0]:
         return number
     for line in mounts.read_text().splitlines() if mounts.exists() else ():
         fields = line.split()
-        source = Path(fields[fields.index("-") + 2])
-        if fields[2] == f"{number[0]}:{number[1]}" and source.is_block_device():
-            device = source.stat().st_rdev
+        source = fields[fields.index("-") + 2]
+        if fields[2] == f"{number[0]}:{number[1]}" and source.startswith("/dev/"):
+            device = stat_of(source).st_rdev
             return os.major(device), os.minor(device)
     return None
 
 
-def check_output(image, out, system=SYSTEM, mounts=MOUNTS):
+def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
     """Ends with one line if writing to the folder `out` could overwrite what `image` holds.
 
     Looks at names and device numbers only: nothing of the image is read. Returns a sentence on
     what was checked.
     """
     image, out = Path(image), Path(out).resolve()
-    status = image.stat()
-    place = device_of_folder(out, mounts)
+    status = stat_of(image)
+    place = device_of_folder(out, mounts, stat_of)
     below = devices_below(place, system) if place else set()
     if stat.S_ISREG(status.st_mode):
         if out == image.resolve() or image.resolve() in below:

@@ -59,11 +59,11 @@ def print_lines(args, disk, terms, finder):
     """The plain form of the post; hits within lines that are already shown are not repeated."""
     shown, count = 0, 0
     for _, hits in scan.scan(disk, finder, chunk=args.chunk):
-        for offset, length, index in hits:
+        for offset, length, term in scan.aligned(hits, terms):
             count += 1
             if offset < shown:
                 continue
-            encoding = terms[index].encodings[0]
+            encoding = term.encodings[0]
             around = (args.lines_before or 0, args.lines_after or 0)
             shown, text = lines_around(disk, offset, length, *around, encoding)
             print(f"-- byte {offset:,}, {encoding}\n{printable(text)}")
@@ -72,21 +72,22 @@ def print_lines(args, disk, terms, finder):
     return count
 
 
-def recover(args, disk, terms, finder):
+def recover(args, disk, terms, finder, checked):
     """Scans, or goes on with a scan; returns (summary, groups). Ctrl-C keeps what was found."""
     given = {"image": str(args.image), "phrases": args.phrase, "regex": args.regex}
     given |= {"encodings": list(args.encodings), "browse": args.browse}
     classify = make_classifier(args.run_dir) if args.browse else None
     recovery = Recovery(disk, args.out, given, args.limit, args.resume)
     start, stopped = recovery.state["position"], False
+    note(checked)
     with progress(disk, start) as bar:
         try:
             if args.browse:
                 browse(recovery, disk, start, classify, lambda place: bar.update(place - bar.n))
             else:
                 for place, hits in scan.scan(disk, finder, start, args.chunk):
-                    for offset, length, index in hits:
-                        recovery.add(offset, length, terms[index].phrase, terms[index].encodings)
+                    for offset, length, term in scan.aligned(hits, terms):
+                        recovery.add(offset, length, term.phrase, term.encodings)
                     recovery.reached(place)
                     bar.set_postfix(hits=recovery.state["hits"], refresh=False)
                     bar.update(place - bar.n)
@@ -150,13 +151,9 @@ def parse_args(argv=None):
     add("--browse", action="store_true", help="lists every text, where no phrase is remembered")
     add("--run-dir", type=Path, metavar="RUN", help="of --browse's model; default: the newest run")
     add("--open-files", action="store_true", help="copies deleted files that are still open")
-    add("--check", nargs="+", metavar="COMMAND", help="warns of accidents in a command or script")
+    add("--check", metavar="COMMAND", help="warns of accidents in a command line, runs nothing")
     parser.set_defaults(chunk=scan.CHUNK)
     return parser.parse_args(argv)
-
-
-def other_tool(args):
-    fail("not there yet")
 
 
 def demo():
@@ -172,8 +169,15 @@ def demo():
 
 def main(argv=None):
     args = parse_args(argv)
-    if args.open_files or args.check:
-        return other_tool(args)
+    if args.check is not None:
+        from linux_undelete import check
+
+        return check.main(["--json"] * args.json + ["--", args.check])
+    if args.open_files:
+        from linux_undelete import open_files
+
+        words = ["--out", str(args.out)] if args.out else []
+        return open_files.main(["--json"] * args.json + words)
     if not args.image:
         if args.phrase or args.browse or args.out:
             fail("--image is missing: a block device (see lsblk) or an image file")
@@ -190,9 +194,8 @@ def main(argv=None):
     try:
         if plain:
             return print_lines(args, disk, terms, finder)
-        note(check_output(args.image, args.out))
-        start = time.monotonic()
-        facts, groups, stopped = recover(args, disk, terms, finder)
+        checked, start = check_output(args.image, args.out), time.monotonic()
+        facts, groups, stopped = recover(args, disk, terms, finder, checked)
         show(args.out, facts, groups, args.json)
         seconds = time.monotonic() - start
         note(f"{facts['scanned_to'] / 1e6:,.0f} MB in {seconds:.1f} s")

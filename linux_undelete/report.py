@@ -70,7 +70,7 @@ def merged(ranges):
 def describe(text):
     """One line on a text: where, how long, what speaks against a whole file."""
     size = text["end"] - text["start"]
-    line = f"{size:,} bytes at {text['start']:,}, {text['encoding']}, {text['hits']:,} hit{'s' * (text['hits'] != 1)}"
+    line = f"{size:,} bytes at {text['start']:,}, {text['encoding']}, hits: {text['hits']:,}"
     if text["copies"]:
         line += f", {len(text['copies'])} more copies"
     return line

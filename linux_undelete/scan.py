@@ -222,3 +222,15 @@ def scan(disk, finder, start=0, chunk=CHUNK, workers=2):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     yield disk.size, []
+
+
+def aligned(hits, terms):
+    """Yields (offset, length, term) of the hits of scan().
+
+    Between zero bytes ASCII reads as UTF-16 of either byte order, one byte apart: where both were
+    found, the one at an odd offset is no hit. (A file begins at an even one.)
+    """
+    wide = {at for at, _, i in hits if terms[i].encodings[0].startswith("utf-16")}
+    for at, length, i in hits:
+        if not (at % 2 and at in wide and wide & {at - 1, at + 1}):
+            yield at, length, terms[i]

@@ -16,6 +16,7 @@ UNIT = 64 << 10
 # So many text bytes in a row are no accident in random data. (In GBK most pairs are characters.)
 NO_ACCIDENT = {"utf-8": 16, "gbk": 64, "utf-16-le": 64, "utf-16-be": 64}
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+CONTROLS = bytes.maketrans(bytes([*range(9), 11, *range(14, 27), *range(28, 32), 127]), bytes(28))
 NOT_TEXT = re.compile(
     "[^\t\n\f\r\x1b\x20-\x7e\xa0-\u05ff\u1e00-\u23ff\u2500-\u27bf\u3000-\u31ff\u3400-\u9fff"
     "\uac00-\ud7a3\ufe30-\ufe4f\ufeff\uff01-\uffee\U0001f000-\U0001faff]"
@@ -26,9 +27,9 @@ CONTINUES = re.compile(
     r"(?!(?:import|from|def|class|package|using?|var|let|const|function|module|public|private|"
     r"int|void|static|struct|namespace|name|version|export|async|select|create|set)\b)[a-zà-ÿ]"
 )
-# The beginning of a file, which can be no continuation of a line.
+# At a border, the beginning of another file: the first group always, the rest in mid-line.
 NEW_FILE = re.compile(
-    rb"#!/|<\?xml|<!DOCTYPE|<html|#include|\xef\xbb\xbf|# -\*- coding|import |from \w+ import "
+    rb"(#!/|<\?xml|<!DOCTYPE|\xef\xbb\xbf|# -\*- coding)|#include|import |from \w+ import "
 )
 
 
@@ -109,21 +110,29 @@ def clean_start(data, low, at, base, encoding):
 
     data[0] lies at `base` on the disk.
     """
-    while True:
-        border = low + -(base + low) % SECTOR
-        if border > at:
-            border = None
-            break
-        skip = first_character(data, border, at, encoding)
-        if skip is not None:
-            break
-        low = last_error(data, border, at, encoding)
+    border = low + -(base + low) % SECTOR
+    skip = first_character(data, border, at, encoding) if border <= at else None
+    if skip is None:  # Other data comes before: block by block, back from the hit.
+        end, border, before = at, None, at - (base + at) % SECTOR
+        while before >= low:
+            fits = first_character(data, before, end, encoding)
+            if fits is None:
+                break
+            border, skip = before, fits
+            end, before = safe_place(data, before + fits, end, encoding), before - SECTOR
+        low = max(low, before)
     if encoding.startswith("utf-16"):
         low += (at - low) % 2
     low = last_error(data, low, at if border is None else border, encoding)
     if border is None or border - low >= NO_ACCIDENT[encoding]:
         return low, 0
     return border, skip
+
+
+def safe_place(data, start, end, encoding):
+    """A place soon after `start` where a character begins, whatever was cut before."""
+    known = re.search(rb"[\t-\x3f]", data[start : min(end, start + 4 * SECTOR)])
+    return start + known.end() if known and not encoding.startswith("utf-16") else start
 
 
 def first_character(data, border, at, encoding):
@@ -163,20 +172,16 @@ def last_error(data, low, high, encoding):
 
 def grow_backward(disk, place, encoding, lowest):
     """(start, skip, whether the file seems to go on) of the text that leads to `place`."""
-    at, first = place, max(lowest, place - CAP, 0)
+    at, first, unit = place, max(lowest, place - CAP, 0), SECTOR
     while True:
-        base = max(first, (at - 1) // SECTOR * SECTOR - UNIT)
+        unit = min(8 * unit, UNIT)  # Most texts are short: little is read first.
+        base = max(first, (at - 1) // SECTOR * SECTOR - unit)
         data = disk.read(base, at - base)
-        low = 0
-        if not encoding.startswith("utf-16"):
-            low = max((match.end() for match in CONTROL.finditer(data)), default=0)
+        low = 0 if encoding.startswith("utf-16") else data.translate(CONTROLS).rfind(b"\0") + 1
         start, skip = clean_start(data, low, len(data), base, encoding)
         if start or base == first:
             return base + start, skip, base + start == first and first > lowest
-        known = re.search(rb"[\t-\x3f]", data[skip : skip + 4 * SECTOR])
-        if known and not encoding.startswith("utf-16"):
-            skip += known.end()  # Here a character begins, whatever was cut before.
-        at = base + skip
+        at = base + safe_place(data, skip, len(data), encoding)
 
 
 def grow(disk, place, length, encoding, lowest=0):
@@ -187,7 +192,9 @@ def grow(disk, place, length, encoding, lowest=0):
     origin, data = start, disk.read(start, end - start)
     for match in NEW_FILE.finditer(data):
         border = origin + match.start()
-        if border % SECTOR == 0 and match.start() and data[match.start() - 1] not in b"\n\r":
+        if border % SECTOR or not match.start():
+            continue
+        if match[1] or data[match.start() - 1] not in b"\n\r":
             if border <= place:
                 start, skip, cut = border, 0, False
             elif border >= place + length:
