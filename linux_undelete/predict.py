@@ -198,7 +198,7 @@ def main(argv=None):
         facts, groups, stopped = recover(args, disk, terms, finder, checked)
         show(args.out, facts, groups, args.json)
         seconds = time.monotonic() - start
-        note(f"{facts['scanned_to'] / 1e6:,.0f} MB in {seconds:.1f} s")
+        note(f"{facts['scanned_to'] / 1e6:,.0f} MB in {seconds:.2f} s")
         if stopped:
             note("stopped; everything found so far is kept, the same command with --resume goes on")
             raise SystemExit(130)

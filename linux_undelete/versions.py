@@ -7,8 +7,8 @@ longest, then the first on the disk.
 
 # ruff: noqa: RUF001  Chinese has full-width punctuation.
 import difflib
-import hashlib
 import re
+import zlib
 from itertools import pairwise
 
 SHARED = 0.5
@@ -20,11 +20,7 @@ PARTS = re.compile(r"[\n。！？；]|[.!?;] ")
 def line_hashes(text):
     """(sorted hashes of the distinct lines, SKETCH at most; whether there were more)."""
     parts = {part.strip() for part in PARTS.split(text)}
-    hashes = sorted(
-        int.from_bytes(hashlib.blake2b(part.encode("utf-8", "replace"), digest_size=8).digest())
-        for part in parts
-        if len(part) > 2
-    )
+    hashes = sorted({zlib.crc32(part.encode("utf-8", "replace")) for part in parts if part[2:]})
     return hashes[:SKETCH], len(hashes) > SKETCH
 
 
@@ -34,7 +30,7 @@ def shared_share(one, other):
     The smallest hashes of a long text are a random sample of its lines: both are compared below
     the largest hash that both know all of.
     """
-    known = min([hashes[-1] for hashes, more in (one, other) if more], default=1 << 64)
+    known = min([hashes[-1] for hashes, more in (one, other) if more], default=1 << 32)
     first, second = ({x for x in hashes if x <= known} for hashes, _ in (one, other))
     return len(first & second) / max(min(len(first), len(second)), 1)
 
