@@ -19,7 +19,7 @@ import numpy as np
 
 from data import faq, reviews
 
-LENGTHS = 200, 40_000  # Characters of a text, uniform on a logarithmic scale.
+LENGTHS = 200, 12_000  # Characters of a text, uniform on a logarithmic scale.
 STOPS = ["。", "。", "。", "！", "？", "；"]
 HTML_KEYWORDS = "def class return import from for in if else while try except with as not and or"
 

@@ -41,27 +41,28 @@ def wrong_share(block):
     end of the block do not count, nor do the bytes of a character that is cut at its start or end.
     A block of zeros is 1, no text at all.
     """
-    controls = bytes([*range(9), 11, *range(14, 32), 127])
     data = bytes(block)
     text = data.rstrip(b"\0")
     if not text:
         return 1.0
-    head = next((i for i in range(4) if text[i : i + 1] < b"\x80" or text[i] >= 0xC0), 0)
-    shares = []
-    for encoding, start in (("utf-8", head), ("gbk", 0)):
-        characters = text[start:].decode(encoding, "replace")
-        wrong = characters.rstrip("\ufffd").count("\ufffd")
-        wrong += len(text) - len(text.translate(None, controls))
-        shares.append(min(1.0, wrong / max(len(characters), 1)))
-        if wrong == 0:
-            return 0.0
+    shares = [1.0]
+    controls = bytes([*range(9), 11, *range(14, 32), 127])
+    wrong = len(text) - len(text.translate(None, controls))
+    if wrong <= len(text) / 8:  # More are no text in these encodings, whatever else is there.
+        head = next((i for i in range(min(4, len(text))) if text[i] & 0xC0 != 0x80), 0)
+        for encoding, start in (("utf-8", head), ("gbk", 0)):
+            characters = text[start:].decode(encoding, "replace")
+            undecoded = characters.rstrip("\ufffd").count("\ufffd")
+            shares.append((wrong + undecoded) / max(len(characters), 1))
+            if wrong + undecoded == 0:
+                return 0.0
     for order in "<u2", ">u2":
         units = np.frombuffer(data[: len(text) + len(text) % 2], order)
         common = (units == 0x20) | (units == 0x0A) | (units == 0x3002) | (units == 0xFF0C)
-        plain = (units >= 0x20) & (units < 0x7F) | np.isin(units, (9, 10, 13, 0xFEFF))
-        chinese = (units >= 0x4E00) & (units < 0xA000) | (units >= 0xFF01) & (units <= 0xFF5E)
-        other = (units >= 0xA0) & (units < 0x250) | (units >= 0x2010) & (units < 0x3040)
-        if common.mean() >= 0.01:
+        if common.sum() >= len(units) / 100:
+            plain = (units >= 0x20) & (units < 0x7F) | np.isin(units, (9, 10, 13, 0xFEFF))
+            chinese = (units >= 0x4E00) & (units < 0xA000) | (units >= 0xFF01) & (units <= 0xFF5E)
+            other = (units >= 0xA0) & (units < 0x250) | (units >= 0x2010) & (units < 0x3040)
             shares.append(1 - float((plain | chinese | other).mean()))
     return min(shares)
 
