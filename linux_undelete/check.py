@@ -295,8 +295,7 @@ def check_text(text, mounts=None):
     Raises ValueError where it cannot be read as shell.
     """
     script = Script(read_mounts() if mounts is None else mounts)
-    first = re.match(r"#!.*", text)
-    script.nounset = bool(first and re.search(r"\s-\w*u", first[0]))
+    script.nounset = bool(re.match(r"#!.*\s-\w*u", text))
     script.read(text)
     return sorted(script.warnings, key=lambda warning: warning.line)
 
@@ -319,9 +318,10 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", nargs="*", help="a command line, best as one quoted text")
-    parser.add_argument("--script", nargs="+", metavar="FILE", help="shell scripts; - is stdin")
-    parser.add_argument("--json", action="store_true", help="one JSON object a warning")
+    add = parser.add_argument
+    add("command", nargs=argparse.REMAINDER, help="a command line, best as one quoted text")
+    add("--script", nargs="+", metavar="FILE", help="shell scripts; - is stdin")
+    add("--json", action="store_true", help="one JSON object a warning")
     return parser.parse_args(argv)
 
 
