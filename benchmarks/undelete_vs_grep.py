@@ -29,6 +29,8 @@ import numpy as np
 
 from benchmarks.word2vec_vs_gensim import busy_seconds, own_seconds, write_result
 from linux_undelete.demo import planted_text
+from linux_undelete.disk import Disk
+from linux_undelete.texts import grow_best
 
 ROOT = Path(__file__).resolve().parent.parent
 PREDICT = ROOT / "linux_undelete" / "predict.py"
@@ -126,6 +128,48 @@ def ratio(results, name, key):
     return dict(zip(("value", "low", "high"), rounded, strict=True))
 
 
+def exact_ends(path):
+    """{neighbour: [texts grown to their exact ends, texts]}: from a place within, by decoding only.
+
+    Sources of the standard library and Chinese texts lie between blocks of a neighbour, as files
+    do; "text, no slack" are texts that fill their last block, with another text on both sides.
+    """
+    draw, random = np.random.default_rng(1), np.random.default_rng(2)
+    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    texts = [("utf-8", data) for data in (s.read_bytes() for s in sources) if 200 < len(data) < 2e5]
+    for i in range(100):
+        encoding = ("utf-8", "gbk", "utf-16-le")[i % 3]
+        data = planted_text(i, int(draw.integers(200, 20_000)) * 2, "utf-8", True)[0]
+        texts.append((encoding, data.decode().encode(encoding)))
+    code = compile(b"".join(s.read_bytes() + b"\n" for s in sources[:1]), "x", "exec").co_code
+    packed = zlib.compress(b"".join(data for _, data in texts))
+    near = {"random": random.bytes(BLOCK), "compressed": packed[BLOCK : 2 * BLOCK]}
+    near |= {"zeros": bytes(BLOCK), "bytecode": (code * BLOCK)[:BLOCK]}
+    near |= {"text": texts[0][1][:100].ljust(BLOCK, b"\0"), "text, no slack": b""}
+    counts = {}
+    for name, neighbour in near.items():
+        counts[name] = [0, 0]
+        for encoding, data in texts:
+            before = after = neighbour
+            if name == "text, no slack":
+                data = data[: len(data) // BLOCK * BLOCK]
+                before = after = texts[counts[name][1]][1][:BLOCK].ljust(BLOCK, b" ")
+            if not data:
+                continue
+            filled = data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0")
+            path.write_bytes(before + filled + after)
+            disk = Disk(path)
+            place = int(draw.integers(0, len(data))) // BLOCK * BLOCK
+            while encoding != "utf-16-le" and not 9 <= data[place] < 64:
+                place = (place + 1) % len(data)  # A byte at which a character begins.
+            extent = grow_best(disk, BLOCK + place, 1, (encoding,))
+            disk.close()
+            counts[name][0] += (extent.start, extent.end) == (BLOCK, BLOCK + len(data))
+            counts[name][1] += 1
+        print(f"ends beside {name}: {counts[name][0]} of {counts[name][1]} exact", flush=True)
+    return counts
+
+
 def quiet(command, folder, **more):
     return subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, **more)
 
@@ -214,6 +258,7 @@ def main(argv=None):
             ]
         image.unlink()
         result["recall_of_50"] = recall(folder)
+        result["exact_ends"] = exact_ends(image)
     if not args.quick:
         write_result("undelete_vs_grep", result)
     worst = min(result[kind]["ratios"]["four encodings, scan"]["value"] for kind in PHRASES)

@@ -10,6 +10,7 @@ import numpy as np
 
 from common.run import RUNS, find_run, load_file
 from linux_undelete.disk import note
+from linux_undelete.recover import unbroken
 from linux_undelete.texts import text_length
 
 BLOCK = 4096
@@ -19,14 +20,16 @@ BATCH = 256
 def make_classifier(run_dir=None):
     """A function from uint8 (n, 4096) to the name of each block's kind, "other" for no text."""
     from data.blocks import KINDS
-
     from linux_undelete.train import classify_blocks, is_text_rule
 
     if run_dir or any((RUNS / "linux_undelete").glob("*/record.json")):
         run = find_run("linux_undelete", run_dir)
         note(f"blocks are judged by the network of {run}")
         model = load_file(run / "model.keras")
-        return lambda blocks: [KINDS[i] for i in classify_blocks(model, blocks).argmax(-1)]
+        names = KINDS
+        if model.output_shape[-1] != len(KINDS):  # Trained on other data: its kinds have numbers.
+            names = ["other", *(f"kind {i}" for i in range(1, model.output_shape[-1]))]
+        return lambda blocks: [names[i] for i in classify_blocks(model, blocks).argmax(-1)]
     note("no trained network (python linux_undelete/train.py): blocks are judged by a plain rule")
     return lambda blocks: ["text" if is_text_rule(x.tobytes()) else "other" for x in blocks]
 
@@ -43,7 +46,8 @@ def safe_place(block):
 
 def browse(recovery, disk, start, classify, advance=None):
     """Adds every text from `start` on to the recovery; advance(bytes) moves a bar."""
-    covered, data = start, np.zeros(BATCH * BLOCK, np.uint8)
+    covered = max([start, *map(recovery.end_of, range(len(recovery.texts)))])
+    data = np.zeros(BATCH * BLOCK, np.uint8)
     for low, high in disk.extents(start // BLOCK * BLOCK):
         for place in range(low // BLOCK * BLOCK, high, BATCH * BLOCK):
             data[:] = 0
@@ -52,15 +56,16 @@ def browse(recovery, disk, start, classify, advance=None):
             wanted = [i for i in range(BATCH) if place + (i + 1) * BLOCK > covered]
             wanted = [i for i in wanted if blocks[i].any()]
             kinds = classify(blocks[wanted]) if wanted else []
-            for i, kind in zip(wanted, kinds, strict=True):
-                at, encodings = safe_place(blocks[i].tobytes())
-                at += place + i * BLOCK
-                if kind == "other" or at < covered:
-                    continue
-                number = recovery.add(at, 1, kind, encodings)
-                if number is not None:
-                    covered = max(covered, recovery.end_of(number))
-            recovery.reached(min(place + len(data), disk.size))
+            with unbroken():
+                for i, kind in zip(wanted, kinds, strict=True):
+                    at, encodings = safe_place(blocks[i].tobytes())
+                    at += place + i * BLOCK
+                    if kind == "other" or at < covered:
+                        continue
+                    number = recovery.add(at, 1, kind, encodings)
+                    if number is not None:
+                        covered = max(covered, recovery.end_of(number))
+                recovery.reached(min(place + len(data), disk.size))
             if advance:
                 advance(min(place + len(data), disk.size))
     recovery.reached(disk.size)

@@ -51,8 +51,7 @@ def device_of_folder(folder, mounts=MOUNTS, stat_of=os.stat):
     number = os.major(number), os.minor(number)
     if number[0]:
         return number
-    for line in mounts.read_text().splitlines() if mounts.exists() else ():
-        fields = line.split()
+    for fields in mount_table(mounts):
         source = fields[fields.index("-") + 2]
         if fields[2] == f"{number[0]}:{number[1]}" and source.startswith("/dev/"):
             device = stat_of(source).st_rdev
@@ -74,15 +73,27 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
         if out == image.resolve() or image.resolve() in below:
             fail(f"--out {out} would be written into {image}: choose another disk")
         return f"reading {image} (a file, read-only), writing to {out}"
-    if (os.major(status.st_rdev), os.minor(status.st_rdev)) in below:
+    number = os.major(status.st_rdev), os.minor(status.st_rdev)
+    if number in below:
         fail(
             f"--out {out} lies on {image}, whose deleted data it would overwrite: use another disk"
         )
+    said = f"reading {image} (read-only), writing to {out} on another disk or partition"
     if place is None:
-        return (
-            f"reading {image} (read-only); cannot tell which disk holds {out}: see that it differs"
-        )
-    return f"reading {image} (read-only), writing to {out} on another disk or partition"
+        said = f"reading {image} (read-only); see that {out} lies on another disk: no telling here"
+    for fields in mount_table(mounts):
+        if fields[2] == f"{number[0]}:{number[1]}" and "rw" in fields[5].split(","):
+            said += (
+                f"\n{image} is mounted at {fields[4]}: every write may destroy what you look for;"
+            )
+            said += f" umount it, or mount -o remount,ro {fields[4]}"
+    return said
+
+
+def mount_table(mounts):
+    """The fields of each line of /proc/self/mountinfo."""
+    lines = mounts.read_text().splitlines() if mounts.exists() else ()
+    return [line.split() for line in lines]
 
 
 class Disk:

@@ -12,6 +12,7 @@ need neither Keras nor a trained model. Open found/index.html, best guess first.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from common.run import fail, run_script
 from linux_undelete import scan
 from linux_undelete.browse import browse, make_classifier
 from linux_undelete.disk import Disk, check_output, note
-from linux_undelete.recover import Recovery
+from linux_undelete.recover import Recovery, unbroken
 from linux_undelete.report import describe, excerpt, printable, write_index
 
 WINDOW = 64 << 10  # Bytes on either side of a hit in which its neighbouring lines are looked for.
@@ -86,14 +87,16 @@ def recover(args, disk, terms, finder, checked):
                 browse(recovery, disk, start, classify, lambda place: bar.update(place - bar.n))
             else:
                 for place, hits in scan.scan(disk, finder, start, args.chunk):
-                    for offset, length, term in scan.aligned(hits, terms):
-                        recovery.add(offset, length, term.phrase, term.encodings)
-                    recovery.reached(place)
+                    with unbroken():
+                        for offset, length, term in scan.aligned(hits, terms):
+                            recovery.add(offset, length, term.phrase, term.encodings)
+                        recovery.reached(place)
                     bar.set_postfix(hits=recovery.state["hits"], refresh=False)
                     bar.update(place - bar.n)
         except KeyboardInterrupt:
             stopped = True
-    recovery.close()
+    with contextlib.suppress(KeyboardInterrupt), unbroken():
+        recovery.close()
     facts, groups = write_index(args.out, recovery.state, disk)
     return facts, groups, stopped
 
@@ -174,10 +177,9 @@ def main(argv=None):
 
         return check.main(["--json"] * args.json + ["--", args.check])
     if args.open_files:
-        from linux_undelete import open_files
+        from linux_undelete.open_files import show_open_files
 
-        words = ["--out", str(args.out)] if args.out else []
-        return open_files.main(["--json"] * args.json + words)
+        return show_open_files(args.out, args.json)
     if not args.image:
         if args.phrase or args.browse or args.out:
             fail("--image is missing: a block device (see lsblk) or an image file")

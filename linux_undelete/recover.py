@@ -1,8 +1,11 @@
 """Keeps what a scan finds: each text once, as a file; each hit as a line; a state to go on from."""
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
+import threading
 import time
 
 from common.run import fail, load_file, write_text
@@ -12,6 +15,22 @@ STATE, HITS = "state.json", "hits.jsonl"
 MAX_OFFSETS = 100  # Of one text's hits that are remembered; all are counted and in hits.jsonl.
 MAX_LINES = 1_000_000  # Of hits.jsonl.
 SAVE_EVERY = 5  # Seconds.
+
+
+@contextlib.contextmanager
+def unbroken():
+    """Ctrl-C waits until the end of the block, so that what is saved is consistent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class Recovery:
