@@ -27,10 +27,8 @@ CONTINUES = re.compile(
     r"(?!(?:import|from|def|class|package|using?|var|let|const|function|module|public|private|"
     r"int|void|static|struct|namespace|name|version|export|async|select|create|set)\b)[a-zà-ÿ]"
 )
-# At a border, the beginning of another file: the first group always, the rest in mid-line.
-NEW_FILE = re.compile(
-    rb"(#!/|<\?xml|<!DOCTYPE|\xef\xbb\xbf|# -\*- coding)|#include|import |from \w+ import "
-)
+# At a border, the beginning of another file.
+NEW_FILE = re.compile(rb"#!/|<\?xml |<!DOCTYPE |\xef\xbb\xbf|# -\*- coding")
 
 
 class Extent(NamedTuple):
@@ -191,8 +189,8 @@ def grow(disk, place, length, encoding, lowest=0):
     end = max(end, place + length)
     origin, data = start, disk.read(start, end - start)
     for at in range(SECTOR - origin % SECTOR, len(data), SECTOR):
-        border, new = origin + at, NEW_FILE.match(data, at)
-        if new and (new[1] or data[at - 1] not in b"\n\r"):
+        border = origin + at
+        if NEW_FILE.match(data, at):
             if border <= place:
                 start, skip, cut = border, 0, False
             elif border >= place + length:
