@@ -19,7 +19,6 @@ CHUNK = 1 << 20  # Bytes searched at once: they and the tables stay in the proce
 STRETCH = 16  # Chunks of one task.
 SHORTEST = 4  # Bytes of a pattern.
 LONGEST_MATCH = 4096  # Bytes of what a regular expression matches.
-MULTIPLIER = np.uint32(2654435761)  # Knuth's, 2**32 over the golden ratio.
 
 
 class Term(NamedTuple):
@@ -155,7 +154,8 @@ class Literals:
 
 
 def hashed(fours):
-    return (fours * MULTIPLIER) >> np.uint32(16)
+    """Places in a table of 65536: the upper half of the product with 2**32 over the golden ratio."""
+    return (fours * np.uint32(2654435761)) >> np.uint32(16)
 
 
 class Expressions:
