@@ -154,7 +154,7 @@ class Literals:
 
 
 def hashed(fours):
-    """Places in a table of 65536: the upper half of the product with 2**32 over the golden ratio."""
+    """Places in a table of 65536: the upper half of the product with 2**32 / golden ratio."""
     return (fours * np.uint32(2654435761)) >> np.uint32(16)
 
 
