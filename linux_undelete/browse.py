@@ -44,8 +44,9 @@ def safe_place(block):
     return known.start() if known else 0, ("utf-8", "gbk")
 
 
-def browse(recovery, disk, start, classify, advance=None):
-    """Adds every text from `start` on to the recovery; advance(bytes) moves a bar."""
+def browse(recovery, disk, start, classify, advance):
+    """Adds every text from `start` on to the recovery; advance(place, hits)
+    moves a bar."""
     covered = max([start, *map(recovery.end_of, range(len(recovery.texts)))])
     data = np.zeros(BATCH * BLOCK, np.uint8)
     for low, high in disk.extents(start // BLOCK * BLOCK):
@@ -66,6 +67,5 @@ def browse(recovery, disk, start, classify, advance=None):
                     if number is not None:
                         covered = max(covered, recovery.end_of(number))
                 recovery.reached(min(place + len(data), disk.size))
-            if advance:
-                advance(min(place + len(data), disk.size))
+            advance(min(place + len(data), disk.size), recovery.state["hits"])
     recovery.reached(disk.size)

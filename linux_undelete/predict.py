@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -37,12 +36,22 @@ def make_finder(args):
     return terms, finder
 
 
+@contextlib.contextmanager
 def progress(disk, start):
-    """A bar on the terminal: bytes/s, time left."""
+    """Yields a function of (place, hits) that moves a bar with bytes/s and the time left."""
+    if not sys.stderr.isatty():
+        yield lambda place, hits: None
+        return
     from tqdm import tqdm
 
-    settings = {"unit": "B", "unit_scale": True, "desc": "scanning", "disable": None}
-    return tqdm(total=disk.size, initial=start, **settings)
+    settings = {"unit": "B", "unit_scale": True, "desc": "scanning"}
+    with tqdm(total=disk.size, initial=start, **settings) as bar:
+
+        def advance(place, hits):
+            bar.set_postfix(hits=hits, refresh=False)
+            bar.update(place - bar.n)
+
+        yield advance
 
 
 def lines_around(disk, offset, length, before, after, encoding):
@@ -81,18 +90,17 @@ def recover(args, disk, terms, finder, checked):
     recovery = Recovery(disk, args.out, given, args.limit, args.resume)
     start, stopped = recovery.state["position"], False
     note(checked)
-    with progress(disk, start) as bar:
+    with progress(disk, start) as advance:
         try:
             if args.browse:
-                browse(recovery, disk, start, classify, lambda place: bar.update(place - bar.n))
+                browse(recovery, disk, start, classify, advance)
             else:
                 for place, hits in scan.scan(disk, finder, start, args.chunk):
                     with unbroken():
                         for offset, length, term in scan.aligned(hits, terms):
                             recovery.add(offset, length, term.phrase, term.encodings)
                         recovery.reached(place)
-                    bar.set_postfix(hits=recovery.state["hits"], refresh=False)
-                    bar.update(place - bar.n)
+                    advance(place, recovery.state["hits"])
         except KeyboardInterrupt:
             stopped = True
     with contextlib.suppress(KeyboardInterrupt), unbroken():
@@ -161,6 +169,8 @@ def parse_args(argv=None):
 
 def demo():
     """Deletes two versions of a script and a Chinese note in an image, and gets them back."""
+    import tempfile
+
     from linux_undelete.demo import PHRASES, write_demo_image
 
     folder = Path(tempfile.mkdtemp(prefix="undelete-"))

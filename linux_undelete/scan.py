@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.run import fail
+from linux_undelete.disk import PAGE
 
 ENCODINGS = "utf-8", "gbk", "utf-16-le", "utf-16-be"
 CHUNK = 1 << 20  # Bytes searched at once: they and the tables stay in the processor's cache.
@@ -96,7 +97,7 @@ class Literals:
     def __init__(self, patterns):
         self.patterns, shortest = patterns, min(map(len, patterns))
         self.overlap = max(map(len, patterns)) - 1
-        self.step = min((shortest - 1) // 2, 8)
+        self.step = min((shortest - 1) // 2, 16)
         # The four bytes of a pair begin before it where the pair stands at the pattern's end.
         self.shifts = max(2 * self.step - 1 - (shortest - 4), 0) + 1
         self.pairs, self.fours = np.zeros(1 << 16, bool), np.zeros(1 << 16, bool)
@@ -178,9 +179,9 @@ class Expressions:
 
 def search_stretch(disk, finder, start, end, chunk, buffers):
     """The hits that begin in [start, end), in the order of the disk."""
-    size = chunk + finder.overlap
-    if len(getattr(buffers, "data", ())) < size:
-        buffers.data = np.empty(size, np.uint8)
+    if not hasattr(buffers, "data"):  # From a page border on: the kernel copies three times faster.
+        memory = np.empty(chunk + finder.overlap + PAGE, np.uint8)
+        buffers.data = memory[-memory.ctypes.data % PAGE :]
     hits = []
     for place in range(start, end, chunk):
         limit = min(chunk, end - place)
@@ -201,7 +202,7 @@ def scan(disk, finder, start=0, chunk=CHUNK, workers=2):
     def stretches():
         done = start
         for low, high in disk.extents(start):
-            low = max(done, low - finder.overlap)  # A hit may begin or end in zeros.
+            low = max(done, (low - finder.overlap) // PAGE * PAGE)  # A hit may begin in zeros.
             for place in range(low, high, chunk * STRETCH):
                 done = min(place + chunk * STRETCH, high)
                 yield place, done

@@ -14,6 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -570,7 +571,7 @@ def test_the_posts_plain_form_is_what_grep_prints(tmp_path, capsys):
 
 
 def test_the_demo_recovers_both_versions_and_the_note(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     best, note = predict.main([])
     assert len(best) == 2 and note[0]["encoding"] == "gbk"
     assert "best guess" in capsys.readouterr().out
