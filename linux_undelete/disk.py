@@ -9,7 +9,8 @@ from pathlib import Path
 from common.run import fail
 
 PAGE = 4096  # The kernel reads whole pages: this much is lost with a bad sector.
-MAX_BAD = 10_000  # Unreadable ranges that are remembered; the bytes are counted for ever.
+MAX_BAD = 100_000  # Unreadable ranges.
+UNREADABLE = errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ  # What a bad sector gives.
 SYSTEM = Path("/sys/dev/block")
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -99,11 +100,11 @@ def mount_table(mounts):
 class Disk:
     """A file or block device for reading only. Unreadable pages read as zeros and are noted.
 
-    `bad` lists (start, end) of unreadable bytes, `bad_bytes` counts them.
+    `bad` lists (start, end) of unreadable bytes, in no order.
     """
 
     def __init__(self, path):
-        self.path, self.bad, self.bad_bytes = Path(path), [], 0
+        self.path, self.bad = Path(path), []
         try:
             mode = os.stat(path).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
@@ -142,7 +143,7 @@ class Disk:
             try:
                 count = os.preadv(self.fd, [part], offset + done)
             except OSError as error:
-                if error.errno != errno.EIO:
+                if error.errno not in UNREADABLE:
                     raise
                 if step > PAGE:  # From here on page by page, so that only bad ones are lost.
                     step = PAGE - (offset + done) % PAGE
@@ -164,12 +165,15 @@ class Disk:
 
     def note_bad(self, start, end):
         if any(low <= start and end <= high for low, high in self.bad):
-            return  # Read before: chunks overlap, and texts are read again.
-        self.bad_bytes += end - start
+            return  # Known: chunks overlap, and texts are read again.
         if self.bad and self.bad[-1][1] == start:
             self.bad[-1] = (self.bad[-1][0], end)
         elif len(self.bad) < MAX_BAD:
             self.bad.append((start, end))
+        else:
+            fail(
+                f"{self.path} has too many unreadable places: copy it with ddrescue, scan the copy"
+            )
 
 
 def note(message):

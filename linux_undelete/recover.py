@@ -56,7 +56,6 @@ class Recovery:
                     fail(f"--resume with other arguments: {name} was {was}, now {value}")
             self.state = state
             disk.bad = [tuple(bad) for bad in state["bad"]]
-            disk.bad_bytes = state["bad_bytes"]
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             fail(f"{out} is in use: choose a new folder, or go on there with --resume")
         out.mkdir(parents=True, exist_ok=True)
@@ -144,7 +143,7 @@ class Recovery:
     def save(self):
         self.listed.flush()
         self.state["listed_bytes"] = self.listed.tell()
-        self.state |= {"bad": self.disk.bad, "bad_bytes": self.disk.bad_bytes}
+        self.state["bad"] = self.disk.bad
         write_text(self.out / STATE, json.dumps(self.state, ensure_ascii=False))
         self.saved = time.monotonic()
 

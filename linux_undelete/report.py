@@ -51,7 +51,7 @@ def summary(state, disk):
         "hits": state["hits"],
         "texts": len(state["texts"]),
         "hits_in_no_written_text": state["not_written"],
-        "unreadable_bytes": disk.bad_bytes,
+        "unreadable_bytes": sum(high - low for low, high in merged(disk.bad)),
         "unreadable": merged(disk.bad),
     }
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 SHARED = 0.5
 SKETCH = 100  # Lines of a text that are compared: those with the smallest hashes.
+MAX_DIFFS = 50
 MAX_DIFF = 4000  # Lines of a text that difflib gets, and of the diff that is kept.
 PARTS = re.compile(r"[\n。！？；]|[.!?;] ")
 
@@ -71,8 +72,6 @@ def difference(one, other, names):
 
 
 def differences(group, read):
-    """The diffs between neighbours of a group: one fewer than its texts."""
-    return [
-        difference(read(one), read(other), (one["file"], other["file"]))
-        for one, other in pairwise(group)
-    ]
+    """Yields the diffs between neighbours of a group, of the best MAX_DIFFS + 1 texts."""
+    for one, other in pairwise(group[: MAX_DIFFS + 1]):
+        yield difference(read(one), read(other), (one["file"], other["file"]))
