@@ -4,6 +4,7 @@ A phrase is looked for as it is written in UTF-8, GBK and UTF-16 (both byte orde
 less than 4 bytes would be found everywhere by chance and are left out.
 """
 
+import os
 import re
 import threading
 from collections import deque
@@ -191,12 +192,13 @@ def search_stretch(disk, finder, start, end, chunk, buffers):
     return hits
 
 
-def scan(disk, finder, start=0, chunk=CHUNK, workers=2):
+def scan(disk, finder, start=0, chunk=CHUNK, workers=None):
     """Yields (place, hits): all hits [(offset, length, index), ...] up to the place are found.
 
-    Two threads read and search, both outside Python's lock most of the time, while the caller
+    Up to four threads read and search, outside Python's lock most of the time, while the caller
     deals with the hits. Holes of a sparse image are passed over.
     """
+    workers = workers or min(os.cpu_count() or 1, 4)
     buffers, waiting = threading.local(), deque()
 
     def stretches():
