@@ -90,16 +90,17 @@ def compile_expressions(expressions, encodings=ENCODINGS):
 class Literals:
     """Finds several byte patterns at once.
 
-    Every occurrence of a pattern of L bytes contains one of its first L - 1 pairs of bytes at a
-    multiple of 2 * ((L - 1) // 2): only such places are looked up in a table of pairs, those that
-    are left in a table of four bytes; where four bytes and the last four fit, all are compared.
+    Every occurrence of a pattern of L bytes contains one of its first 2 * step pairs of bytes at a
+    multiple of 2 * step, if that is less than L: only such places are looked up in a table of
+    pairs, those that are left in a table of four bytes; where four bytes and the last four fit,
+    all are compared.
     """
 
     def __init__(self, patterns):
         self.patterns, shortest = patterns, min(map(len, patterns))
         self.overlap = max(map(len, patterns)) - 1
-        self.step = min((shortest - 1) // 2, 16)
-        # The four bytes of a pair begin before it where the pair stands at the pattern's end.
+        # Four bytes from the pair on, or (in short patterns) up to two bytes before it.
+        self.step = (shortest - 3) // 2 if shortest > 12 else (shortest - 1) // 2
         self.shifts = max(2 * self.step - 1 - (shortest - 4), 0) + 1
         self.pairs, self.fours = np.zeros(1 << 16, bool), np.zeros(1 << 16, bool)
         self.workspace, fours = threading.local(), []
@@ -113,7 +114,7 @@ class Literals:
         columns = np.array(sorted(fours), np.int64).T
         self.known, self.j, self.index, self.length, self.last = columns
         self.fours[hashed(self.known.astype("<u4"))] = True
-        self.most = np.unique(self.known, return_counts=True)[1].max()
+        self.most = int(np.unique(self.known, return_counts=True)[1].max())
 
     def __call__(self, data):
         """A sorted list of (place, length, index of the pattern); data: uint8 array."""
@@ -127,21 +128,22 @@ class Literals:
         marks = self.workspace.marks[: len(sampled)]
         np.copyto(indices, sampled)
         self.pairs.take(indices, out=marks, mode="clip")
-        candidates = np.flatnonzero(marks) * (2 * self.step)
-        fours = np.ndarray(len(data) - 3, "<u4", data, strides=(1,))
-        found = set()
+        candidates = np.flatnonzero(marks)
+        candidates *= 2 * self.step
+        fours, found = np.ndarray(len(data) - 3, "<u4", data, strides=(1,)), set()
         for shift in range(self.shifts):
-            places = candidates - shift
-            places = places[(places >= 0) & (places < len(fours))]
+            low, high = np.searchsorted(candidates, (shift, len(fours) + shift))
+            places = candidates[low:high] - shift
             values = fours[places]
-            likely = self.fours[hashed(values)]
-            found |= self.compare(data, fours, places[likely], values[likely])
+            likely = np.flatnonzero(self.fours[hashed(values)])
+            if len(likely):
+                found |= self.compare(data, fours, places[likely], values[likely])
         return sorted(found)
 
     def compare(self, data, fours, places, values):
         """The hits of patterns that have the four bytes `values` at `places`."""
         found, first = set(), np.searchsorted(self.known, values)
-        for number in range(self.most if len(places) else 0):
+        for number in range(self.most):
             row = np.minimum(first + number, len(self.known) - 1)
             starts = places - self.j[row]
             last = starts + self.length[row] - 4
