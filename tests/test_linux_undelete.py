@@ -38,6 +38,10 @@ def model():
     return train.build_model()
 
 
+def wrong_share(block):
+    return train.best_encoding(block)[0]
+
+
 def block_of(data):
     return data[:BLOCK].ljust(BLOCK, b"\0")
 
@@ -160,14 +164,14 @@ def test_the_rule_refuses_what_is_no_text():
 
 def test_the_share_that_is_wrong_by_hand():
     text = b"abcdefghi\n" * 400
-    assert train.wrong_share(block_of(text)) == 0
+    assert wrong_share(block_of(text)) == 0
     dirty = bytearray(text)
     dirty[100:140] = b"\1" * 40
-    assert train.wrong_share(bytes(dirty)) == pytest.approx(0.01)
+    assert wrong_share(bytes(dirty)) == pytest.approx(0.01)
     assert train.is_text_rule(bytes(dirty), 0.0101) and not train.is_text_rule(bytes(dirty), 0.0099)
     undecodable = text[:1000] + b"\xff" * 10 + text[1010:]
-    assert train.wrong_share(undecodable) == pytest.approx(10 / 4000)
-    assert train.wrong_share(np.zeros(BLOCK, "uint8")) == 1
+    assert wrong_share(undecodable) == pytest.approx(10 / 4000)
+    assert wrong_share(np.zeros(BLOCK, "uint8")) == 1
 
 
 def test_the_rule_is_right_on_nearly_all_blocks(loaded):
@@ -181,6 +185,23 @@ def test_the_threshold_is_the_best_one():
     shares, text = np.array([0, 0.004, 0.004, 0.15, 0.3]), np.array([1, 1, 1, 0, 0], bool)
     assert train.choose_threshold(shares, text) == 0.1
     assert train.choose_threshold(np.minimum(shares, 0.01), text) == 0.005
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "other"])
+def test_the_plain_rule_names_the_kind_of_most_blocks(loaded, kind):
+    x, y, _ = loaded["train"]
+    named = [train.kind_rule(block) for block in x[y == KINDS.index(kind)]]
+    assert named.count(kind) > len(named) / 2
+
+
+def test_the_rule_says_whether_and_the_network_what(model, loaded):
+    x, _, _ = loaded["test"]
+    named = train.name_kinds(x, model)
+    best = 1 + train.classify_blocks(model, x)[:, 1:].argmax(1)
+    for block, name, place in zip(x, named, best, strict=True):
+        assert name == (KINDS[place] if train.is_text_rule(block) else "other")
+    assert train.name_kinds(x) == [train.kind_rule(block) for block in x]
+    assert train.name_kinds(np.zeros((3, BLOCK), "uint8"), model) == ["other"] * 3
 
 
 # --- The network ---
@@ -289,7 +310,7 @@ def test_record_of_a_run(own_run):
             metric = metrics[f"{name}, {method}"]
             assert metric["low"] <= metric["value"] <= metric["high"]
         assert f"text or not, wrong by kind, {method}" in record["details"]
-    assert metrics["blocks a second, rule"]["value"] > 100
+    assert metrics["blocks a second, rule, kind"]["value"] > 100
     best = max(record["history"], key=lambda e: (e["val_accuracy"], e["epoch"]))
     assert record["selection"].startswith(f"best validation epoch {best['epoch']} of 3; ")
     with Image.open(run_dir / "confusion.png") as image:
