@@ -325,9 +325,9 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    if bool(args.command) == bool(args.script):
+    words, found = args.command[args.command[:1] == ["--"] :], 0
+    if bool(words) == bool(args.script):
         fail("give one command line in quotes, or --script FILE")
-    words, found = args.command, 0
     texts = {"command line": words[0] if len(words) == 1 else shlex.join(words)}
     if args.script:
         texts = {name: read_script(name) for name in args.script}

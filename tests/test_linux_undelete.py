@@ -663,6 +663,7 @@ def test_exit_codes_and_that_nothing_is_run(tmp_path):
         ([f"touch {marker}; $(touch {marker}); rm -rf /*"], 1, "command line:1: warning: rm of /*"),
         (["rm", "-rf", "/"], 1, "rm of /"),
         (["mv", "a", "/bin", "/etc", "b"], 1, "mv of the system folder /bin"),  # Without quotes.
+        (["--json", "--", "mv a /* b"], 1, '"problem": "mv of /*'),  # As predict.py --check does.
         ([], 2, "error: give one command line"),
         (["--script", "x", "--json", "ls"], 2, "error: give one command line"),
         (["echo 'open"], 2, "error: command line:1"),
