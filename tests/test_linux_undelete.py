@@ -1,5 +1,6 @@
 """linux_undelete: blocks and their split, the rule, the network, open files, dangerous commands."""
 
+import io
 import json
 import re
 import signal
@@ -656,7 +657,7 @@ def test_a_script_is_read_to_its_end_and_lines_are_right(tmp_path, capsys):
     assert "$BUILD may be empty" in found[0]["problem"]
 
 
-def test_exit_codes_and_that_nothing_is_run(tmp_path):
+def test_exit_codes_and_that_nothing_is_run(tmp_path, capsys, monkeypatch):
     marker = tmp_path / "marker"
     for command, code, words in (
         (["ls"], 0, ""),
@@ -669,13 +670,23 @@ def test_exit_codes_and_that_nothing_is_run(tmp_path):
         (["echo 'open"], 2, "error: command line:1"),
         (["--script", str(tmp_path / "missing")], 2, "missing"),
         (["--script", sys.executable], 2, "no text"),
+        (["--script", str(tmp_path / "python.sh")], 2, "no shell script"),
         (["--script", "-"], 1, "-:1: warning"),
     ):
-        run = [sys.executable, "linux_undelete/check.py", *command]
-        done = subprocess.run(run, cwd=ROOT, input="mv a /* b", capture_output=True, text=True)
-        assert done.returncode == code, (command, done)
-        assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
-        assert not marker.exists()
+        (tmp_path / "python.sh").write_text("#!/usr/bin/env python3\n")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"mv a /* b")))
+        with pytest.raises(SystemExit) as stop:
+            check.main(command)
+        shown = capsys.readouterr()
+        assert stop.value.code == code and words in shown.out + shown.err, (command, shown)
+        assert not marker.exists() and (code < 2 or len(shown.err.splitlines()) == 1)
+
+
+def test_check_in_a_fresh_process():
+    run = [sys.executable, "linux_undelete/check.py", "mv a /* b"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.startswith("command line:1: warning: mv of /*")
 
 
 def test_words_are_those_that_bash_sees():
