@@ -67,7 +67,6 @@ class Script:
         self.mounts, self.known, self.emptied = mounts, set(ALWAYS_SET), set()
         self.nounset, self.warnings = False, []
 
-    # --- Variables ---
     def may_be_empty(self, name, modifier=""):
         if re.match(r":?[?]", modifier) or re.match(r":?[-=].", modifier):
             return False
@@ -126,7 +125,6 @@ class Script:
                 self.known.discard(match[1])
                 self.emptied.add(match[1])
 
-    # --- Commands ---
     def warn(self, command, problem, why, safer):
         words = " ".join(command.words + [f"{a} {b}" for a, b in command.redirections])
         found = Finding(command.line, words, reveal(problem), reveal(why), safer)
@@ -327,11 +325,12 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    if bool(args.command) == bool(args.script):
+    words, found = args.command[args.command[:1] == ["--"] :], 0
+    if bool(words) == bool(args.script):
         fail("give one command line in quotes, or --script FILE")
-    line = args.command[0] if len(args.command) == 1 else shlex.join(args.command)
-    texts = {name: read_script(name) for name in args.script or ()} or {"command line": line}
-    found = 0
+    texts = {"command line": words[0] if len(words) == 1 else shlex.join(words)}
+    if args.script:
+        texts = {name: read_script(name) for name in args.script}
     for name, text in texts.items():
         try:
             warnings = check_text(text)

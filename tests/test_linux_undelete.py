@@ -1,5 +1,6 @@
 """linux_undelete: blocks and their split, the rule, the network, open files, dangerous commands."""
 
+import io
 import json
 import re
 import signal
@@ -36,6 +37,10 @@ def loaded():
 def model():
     keras.utils.set_random_seed(0)
     return train.build_model()
+
+
+def wrong_share(block):
+    return train.best_encoding(block)[0]
 
 
 def block_of(data):
@@ -160,14 +165,14 @@ def test_the_rule_refuses_what_is_no_text():
 
 def test_the_share_that_is_wrong_by_hand():
     text = b"abcdefghi\n" * 400
-    assert train.wrong_share(block_of(text)) == 0
+    assert wrong_share(block_of(text)) == 0
     dirty = bytearray(text)
     dirty[100:140] = b"\1" * 40
-    assert train.wrong_share(bytes(dirty)) == pytest.approx(0.01)
+    assert wrong_share(bytes(dirty)) == pytest.approx(0.01)
     assert train.is_text_rule(bytes(dirty), 0.0101) and not train.is_text_rule(bytes(dirty), 0.0099)
     undecodable = text[:1000] + b"\xff" * 10 + text[1010:]
-    assert train.wrong_share(undecodable) == pytest.approx(10 / 4000)
-    assert train.wrong_share(np.zeros(BLOCK, "uint8")) == 1
+    assert wrong_share(undecodable) == pytest.approx(10 / 4000)
+    assert wrong_share(np.zeros(BLOCK, "uint8")) == 1
 
 
 def test_the_rule_is_right_on_nearly_all_blocks(loaded):
@@ -179,8 +184,25 @@ def test_the_rule_is_right_on_nearly_all_blocks(loaded):
 
 def test_the_threshold_is_the_best_one():
     shares, text = np.array([0, 0.004, 0.004, 0.15, 0.3]), np.array([1, 1, 1, 0, 0], bool)
-    assert train.choose_threshold(shares, text) == 0.005
-    assert train.choose_threshold(shares, ~text) == 0
+    assert train.choose_threshold(shares, text) == 0.1
+    assert train.choose_threshold(np.minimum(shares, 0.01), text) == 0.005
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "other"])
+def test_the_plain_rule_names_the_kind_of_most_blocks(loaded, kind):
+    x, y, _ = loaded["train"]
+    named = [train.kind_rule(block) for block in x[y == KINDS.index(kind)]]
+    assert named.count(kind) > len(named) / 2
+
+
+def test_the_rule_says_whether_and_the_network_what(model, loaded):
+    x, _, _ = loaded["test"]
+    named = train.name_kinds(x, model)
+    best = 1 + train.classify_blocks(model, x)[:, 1:].argmax(1)
+    for block, name, place in zip(x, named, best, strict=True):
+        assert name == (KINDS[place] if train.is_text_rule(block) else "other")
+    assert train.name_kinds(x) == [train.kind_rule(block) for block in x]
+    assert train.name_kinds(np.zeros((3, BLOCK), "uint8"), model) == ["other"] * 3
 
 
 # --- The network ---
@@ -289,7 +311,7 @@ def test_record_of_a_run(own_run):
             metric = metrics[f"{name}, {method}"]
             assert metric["low"] <= metric["value"] <= metric["high"]
         assert f"text or not, wrong by kind, {method}" in record["details"]
-    assert metrics["blocks a second, rule"]["value"] > 100
+    assert metrics["blocks a second, rule, kind"]["value"] > 100
     best = max(record["history"], key=lambda e: (e["val_accuracy"], e["epoch"]))
     assert record["selection"].startswith(f"best validation epoch {best['epoch']} of 3; ")
     with Image.open(run_dir / "confusion.png") as image:
@@ -635,25 +657,36 @@ def test_a_script_is_read_to_its_end_and_lines_are_right(tmp_path, capsys):
     assert "$BUILD may be empty" in found[0]["problem"]
 
 
-def test_exit_codes_and_that_nothing_is_run(tmp_path):
+def test_exit_codes_and_that_nothing_is_run(tmp_path, capsys, monkeypatch):
     marker = tmp_path / "marker"
     for command, code, words in (
         (["ls"], 0, ""),
         ([f"touch {marker}; $(touch {marker}); rm -rf /*"], 1, "command line:1: warning: rm of /*"),
         (["rm", "-rf", "/"], 1, "rm of /"),
         (["mv", "a", "/bin", "/etc", "b"], 1, "mv of the system folder /bin"),  # Without quotes.
+        (["--json", "--", "mv a /* b"], 1, '"problem": "mv of /*'),  # As predict.py --check does.
         ([], 2, "error: give one command line"),
         (["--script", "x", "--json", "ls"], 2, "error: give one command line"),
         (["echo 'open"], 2, "error: command line:1"),
         (["--script", str(tmp_path / "missing")], 2, "missing"),
         (["--script", sys.executable], 2, "no text"),
-        (["--script", str(ROOT / "README.md"), "-"], 1, "-:1: warning"),
+        (["--script", str(tmp_path / "python.sh")], 2, "no shell script"),
+        (["--script", "-"], 1, "-:1: warning"),
     ):
-        run = [sys.executable, "linux_undelete/check.py", *command]
-        done = subprocess.run(run, cwd=ROOT, input="mv a /* b", capture_output=True, text=True)
-        assert done.returncode == code, (command, done)
-        assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
-        assert not marker.exists()
+        (tmp_path / "python.sh").write_text("#!/usr/bin/env python3\n")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"mv a /* b")))
+        with pytest.raises(SystemExit) as stop:
+            check.main(command)
+        shown = capsys.readouterr()
+        assert stop.value.code == code and words in shown.out + shown.err, (command, shown)
+        assert not marker.exists() and (code < 2 or len(shown.err.splitlines()) == 1)
+
+
+def test_check_in_a_fresh_process():
+    run = [sys.executable, "linux_undelete/check.py", "mv a /* b"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.startswith("command line:1: warning: mv of /*")
 
 
 def test_words_are_those_that_bash_sees():
