@@ -1,7 +1,8 @@
 """Lists the texts of a disk where no phrase is remembered: block by block, then text by text.
 
-A block is a text by the network of the newest run where there is one, by the plain rule of
-train.py otherwise. Whether a file was deleted cannot be seen from its blocks: all texts are listed.
+Whether a block is text is said by the plain rule of train.py, which is better at that than the
+network; the network of the newest run, where there is one, says what kind of text. Whether a file
+was deleted cannot be seen from its blocks: all texts are listed.
 """
 
 import re
@@ -19,19 +20,14 @@ BATCH = 256
 
 def make_classifier(run_dir=None):
     """A function from uint8 (n, 4096) to the name of each block's kind, "other" for no text."""
-    from data.blocks import KINDS
-    from linux_undelete.train import classify_blocks, is_text_rule
+    from linux_undelete.train import name_kinds
 
+    model = None
     if run_dir or any((RUNS / "linux_undelete").glob("*/record.json")):
         run = find_run("linux_undelete", run_dir)
-        note(f"blocks are judged by the network of {run}")
         model = load_file(run / "model.keras")
-        names = KINDS
-        if model.output_shape[-1] != len(KINDS):  # Trained on other data: its kinds have numbers.
-            names = ["other", *(f"kind {i}" for i in range(1, model.output_shape[-1]))]
-        return lambda blocks: [names[i] for i in classify_blocks(model, blocks).argmax(-1)]
-    note("no trained network (python linux_undelete/train.py): blocks are judged by a plain rule")
-    return lambda blocks: ["text" if is_text_rule(x.tobytes()) else "other" for x in blocks]
+        note(f"the kinds of text are named by the network of {run}")
+    return lambda blocks: name_kinds(blocks, model)
 
 
 def safe_place(block):
