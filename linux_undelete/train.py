@@ -1,17 +1,15 @@
 """Which blocks of a disk are text, and of what kind: a small network and a plain rule.
 
 Post:   https://kexue.fm/archives/4491 (2017): a deleted text is still on the disk, and grep on
-        the raw partition finds it by a phrase that one remembers. It has no model and no numbers.
-        Here one is trained that knows texts by their bytes, so that predict.py sees where a text
-        ends and lists texts without a phrase, and it is measured against a rule that counts bytes
-        that do not belong into a text.
+        the raw partition finds it by a phrase. It has no model and no numbers. This network knows
+        texts by their bytes, and is measured against rules that count characters.
 Data:   blocks of 4 KiB from the files of the Python installation and from texts written by code
         (data/blocks.py); --data takes a folder of your own files, KIND/*, other/* among them.
 
     python linux_undelete/train.py                  # two minutes
     python linux_undelete/train.py --preset full    # more blocks and epochs
     python linux_undelete/train.py --data DIR       # DIR/other/*, DIR/python/*, ...
-    python linux_undelete/predict.py                # deletes a text in an image and finds it
+    python linux_undelete/predict.py                # deletes texts in an image and finds them
 
 Writes runs/linux_undelete/NAME/. Read it from top to bottom: rule, data, model, metrics, main.
 """
@@ -154,7 +152,8 @@ def build_model(num_kinds=10, block_size=4096, embedding_dim=8, filters=32):
     x = layers.Conv1D(2 * filters, 4, strides=4, activation="relu")(x)
     x = layers.Concatenate()([layers.GlobalMaxPooling1D()(x), layers.GlobalAveragePooling1D()(x)])
     x = layers.Dense(2 * filters, activation="relu")(x)
-    x = layers.Dropout(0.2)(x)
+    # With its full noise shape given, torch draws from the model's state, which --resume restores.
+    x = layers.Dropout(0.2, noise_shape=(None, None))(x)
     return keras.Model(inputs, layers.Dense(num_kinds, activation="softmax")(x))
 
 
@@ -276,6 +275,7 @@ def main(argv=None):
     schedule = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps * args.epochs)
     optimizer = keras.optimizers.Adam(schedule)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+
     checkpoint = run.checkpoint(model, monitor="val_accuracy")
     first_epoch = len(run.history)
     if first_epoch < args.epochs:
@@ -328,10 +328,8 @@ def main(argv=None):
     if args.data is None:
         blocks, labels, names = embedded.load_shifted(20 if args.smoke else 400)
         details["other files of this machine"] = f"{len(set(names))} files, {len(labels)} blocks"
-        if 0 < (labels == 0).sum() < len(labels):
+        if 0 < labels.sum() < len(labels):
             metrics |= report("other files of this machine, ", judge(blocks)[1], labels, names)
-        else:
-            details["other files of this machine"] = "skipped: it has none"
     taken = [KINDS.index(name) for name in kinds["rule, then model"]]
     draw_confusion(run.dir / "confusion.png", y_test, taken)
     return run.finish(

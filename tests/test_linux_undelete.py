@@ -176,7 +176,7 @@ def test_the_share_that_is_wrong_by_hand():
 
 
 def test_the_rule_is_right_on_nearly_all_blocks(loaded):
-    """The records say 99.6% of 6000; a slip in it costs a whole kind, a tenth."""
+    """The records say 99.7% of 6000; a slip in it costs a whole kind, a tenth."""
     x, y, _ = loaded["train"]
     right = [train.is_text_rule(block) == (label != 0) for block, label in zip(x, y, strict=True)]
     assert np.mean(right) > 0.96
