@@ -1,0 +1,123 @@
+"""Reads shell commands as far as check.py must: words, redirections, pipelines. Runs nothing.
+
+Quotes, backslashes, comments, here-documents, continued lines, $( ), backticks and assignments are
+known; functions, loops and branches are read straight through, as if each of them ran once.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_DEEP = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"  # Four levels of ( ).
+_RUN = (
+    rf"\$\(\({_DEEP}\)\)|\$?(?<=[$<>=?*+@!]){_DEEP}|[$<>]{_DEEP}|`(?:[^`\\]|\\.)*`|\$\{{[^}}]*\}}"
+)
+_WORD = rf"""(?:(?P<run>{_RUN}) | \\(?P<escaped>.)
+    | \$?'(?P<single>(?<!\$')[^']*|(?<=\$')(?:[^'\\]|\\.)*)'
+    | "(?P<double>(?:{_RUN}|\\.|[^"\\`])*)" | (?P<plain>[^\s;|&<>()'"\\`]))"""
+_PIECE = re.compile(_WORD, re.VERBOSE | re.DOTALL)
+_TOKEN = re.compile(
+    rf"""(?P<blank>(?:[ \t\r]|\\\r?\n)+) | (?P<comment>\#[^\n]*) | (?P<arithmetic>\({_DEEP}\))
+    | (?P<word>{_WORD.replace("(?P<", "(?P<in_")}+)
+    | (?P<operator>&>>?|[<>]&|<<<|<<-?|<>|>>|>\||[<>]|;;&|;;|;&|&&|\|\||\|&|[;|&()\n])""",
+    re.VERBOSE | re.DOTALL,
+)
+KINDS = "blank", "comment", "arithmetic", "word", "operator"
+REDIRECTIONS = "&>> &> >& <& <<< << <<- <> >> >| < >".split()  # noqa: SIM905
+OPENING = {"if", "then", "elif", "else", "do", "while", "until", "!", "{", "time", "coproc"}
+HIDDEN = 0xE000  # Added to a character that quotes have made an ordinary one.
+
+
+@dataclass
+class Command:
+    line: int
+    words: list = field(default_factory=list)  # As they were written, with quotes.
+    redirections: list = field(default_factory=list)  # (operator, word)
+    body: str = ""  # Of a here-document.
+
+
+def hide(text, what):
+    return re.sub(what, lambda match: chr(HIDDEN + ord(match[0])), text)
+
+
+def reveal(text):
+    """The text with its hidden characters as they are."""
+    return re.sub("[\ue000-\ue0ff]", lambda match: chr(ord(match[0]) - HIDDEN), text)
+
+
+def bare(word):
+    """The word less its quotes; * ? ~ [ in quotes and $ in single ones are hidden."""
+
+    def strip(match):
+        kind, text = match.lastgroup, match[match.lastgroup]
+        if kind == "escaped":
+            return "" if text == "\n" else hide(text, r"[*?~\[$`]")
+        if kind == "single":
+            return hide(text, r"[*?~\[$`]")
+        if kind == "double":
+            inside = re.compile(rf"({_RUN})|\\([$`\"\\\n])|([*?~\[])", re.DOTALL)
+            return inside.sub(lambda m: m[1] or hide(m[2] or m[3], r"[*?~\[$`]"), text)
+        return text
+
+    return _PIECE.sub(strip, word)
+
+
+def parse(text, line=1):
+    """The pipelines of a text: each a list of Commands.
+
+    Raises ValueError, with the number of the line, where a quote or a bracket is not closed.
+    """
+    pipelines, command, waiting, place = [[]], Command(line), [], 0
+    redirecting = None
+
+    def finish(new_pipeline):
+        nonlocal command
+        while command.words and command.words[0] in OPENING:
+            del command.words[0]
+        if command.words or command.redirections:
+            pipelines[-1].append(command)
+        command = Command(line)
+        if new_pipeline and pipelines[-1]:
+            pipelines.append([])
+
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if not match:
+            raise ValueError(f"{line}: {text[place : place + 20].splitlines()[0]!r} is not closed")
+        token, place = match[0], match.end()
+        kind = next(kind for kind in KINDS if match[kind] is not None)
+        if kind == "word":
+            digits = token.isdecimal() and text[place : place + 1] in ("<", ">")
+            if redirecting:
+                command.redirections.append((redirecting, token))
+                if redirecting.startswith("<<") and redirecting != "<<<":
+                    waiting.append((command, redirecting, bare(token)))
+                redirecting = None
+            elif not digits:  # Else it is the number of a redirection.
+                if not command.words:
+                    command.line = line
+                command.words.append(token)
+        elif kind == "operator":
+            if token in REDIRECTIONS:
+                redirecting = token
+            else:
+                redirecting = None
+                finish(token not in ("|", "|&"))
+        line += token.count("\n")
+        if token == "\n" and waiting:
+            for owner, operator, end in waiting:
+                lines = text[place:].splitlines(keepends=True)
+                ends = (x.rstrip("\r\n").lstrip("\t" * (operator == "<<-")) for x in lines)
+                length = next((i for i, x in enumerate(ends) if x == end), len(lines))
+                owner.body = "".join(lines[:length])
+                place += len("".join(lines[: length + 1]))
+                line += length + 1
+            waiting = []
+            command.line = line
+    finish(True)
+    return [pipeline for pipeline in pipelines if pipeline]
+
+
+def substitutions(word):
+    """The commands inside $( ), <( ), >( ) and backticks of a word: a list of texts."""
+    found = re.findall(rf"(?<!\\)[$<>](?!\(\()({_DEEP})|`((?:[^`\\]|\\.)*)`", bare(word))
+    return [inside[1:-1] if inside else ticks.replace("\\`", "`") for inside, ticks in found]
