@@ -98,10 +98,15 @@ def read(path):
 
 
 @cache
+def split_of_file(path):
+    return split_of(read(path))
+
+
+@cache
 def files_of(split, *endings):
     """The installed files with one of the endings that are in the split: ((name, path), ...)."""
     files = itertools.chain(*(installed().get(ending, ()) for ending in endings))
-    return tuple((name, path) for name, path in files if split_of(read(path)) == split)
+    return tuple((name, path) for name, path in files if split_of_file(path) == split)
 
 
 @cache
