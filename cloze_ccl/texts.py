@@ -11,17 +11,19 @@ import bz2
 import gzip
 import lzma
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from common.run import fail, write_text
-from data.stories import BLANK, Question, tagger
+from data.stories import BLANK, Question, make_cloze, tagger
 
 BAR = " ||| "
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 LONG = 15  # Characters of a sentence that two stories share only if one was copied.
+SPLIT_SEED = 4564  # The split does not change with --seed.
 SENTENCE_ENDS = "。!?…\uff01\uff1f"
 CLOSING = "”」』》)\u2019\uff09"
 
@@ -68,7 +70,7 @@ def read_questions(path, answers=None):
             continue
         where = f"{path}, line {number}"
         label, text, *answer = split_line(line, where, f"N{BAR}word word ...")
-        words = tuple(text.split())
+        words = tuple(map(sys.intern, text.split()))  # Each word once in memory.
         if label.isdigit() and not answer:
             if label == "1" and sentences:
                 fail(f"{where}: a new passage begins, but the one before has no query line")
@@ -237,6 +239,56 @@ def group_stories(stories):
         for text in long_sentences(story):
             group[find(i)] = find(first.setdefault(text, i))
     return [find(i) for i in range(len(stories))]
+
+
+def split_questions(passages, questions):
+    """{"train" | "valid" | "test": questions}: 90, 5 and 5% of the stories.
+
+    passages: {story: its sentences}. Stories that share a long sentence stay together.
+    """
+    groups = dict(zip(passages, group_stories(list(passages.values())), strict=True))
+    draws = np.random.default_rng(SPLIT_SEED).random(len(groups))
+    parts = {"train": [], "valid": [], "test": []}
+    for question in questions:
+        u = draws[groups[question.story]]
+        parts["train" if u < 0.9 else "valid" if u < 0.95 else "test"].append(question)
+    return parts
+
+
+def read_tests(paths):
+    """{name: Questions} of files of questions; the name is the file's, without .doc_query."""
+    tests = {}
+    for path in map(Path, paths):
+        name = path.name.removesuffix(".doc_query")
+        if name in tests or name in ("train", "valid", "test"):
+            name = f"{path.parent.name} {name}"
+        tests[name] = read_questions(path)
+    return tests
+
+
+def load_files(source, texts, tests):
+    """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
+    if source:
+        official = sorted(Path(source).rglob("train.doc_query"))
+        if not official:
+            fail(f"no train.doc_query in {source}: expected the official files of CMRC2017")
+        name, questions = Path(source).name, read_questions(official[0])
+        tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query"))
+        passages = {question.story: question.sentences for question in questions}
+    else:
+        name = " + ".join(Path(path).name for path in texts)
+        stories = [story for path in texts for story in read_stories(path)]
+        questions, passages = list(make_cloze(stories)), dict(enumerate(stories))
+    tested, left_out = read_tests(tests), {}
+    seen = {t for some in tested.values() for q in some for t in long_sentences(q.sentences)}
+    if seen:
+        kept = {k: story for k, story in passages.items() if not seen & long_sentences(story)}
+        left_out["stories of a test set"] = len(passages) - len(kept)
+        passages, questions = kept, [q for q in questions if q.story in kept]
+    data = split_questions(passages, questions)
+    if tested:  # What would have been held out is trained on.
+        data["train"] += data.pop("test")
+    return name, data | tested, left_out
 
 
 # --- Word vectors ---
