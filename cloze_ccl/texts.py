@@ -167,21 +167,24 @@ def exact_match(predictions, answers):
 
 
 # --- Stories ---
-def cut(text):
-    """The words of a text, between blanks if it has any, else by jieba."""
-    if len(text.split()) > 1 or len(text) < 5:
-        return text.split()
-    # XXXXX is one word, whatever stands beside it.
-    pieces = re.split(f"({BLANK})", text)
-    return [w for p in pieces for w in ([p] if p == BLANK else tagger_words(p)) if not w.isspace()]
+def is_segmented(text):
+    """Whether words stand between blanks, rather than a blank here and there."""
+    return 8 * text.count(" ") > len(text)
 
 
-def tagger_words(text):
-    """The words of a text without blanks; jieba guesses none that is not in its dictionary.
+def cut(text, keep=()):
+    """The words of a text: those between blanks if it has any, else those that jieba finds.
 
-    The post cuts its own texts so; the words of the official files are longer ones now and then.
+    BLANK and the words `keep` are never cut. jieba guesses no word that is not in its dictionary;
+    the post cut its own texts so.
     """
-    return tagger().tokenizer.lcut(text, HMM=False)
+    if is_segmented(text):
+        return text.split()
+    whole = "|".join(map(re.escape, sorted([BLANK, *keep], key=len, reverse=True)))
+    words = []
+    for number, piece in enumerate(re.split(f"({whole})", text)):
+        words += [piece] if number % 2 else tagger().tokenizer.lcut(piece, HMM=False)
+    return [word for word in words if not word.isspace()]
 
 
 def into_sentences(words):
@@ -206,9 +209,8 @@ def read_stories(path):
     stories = [[]]
     for line in lines:
         if line:
-            segmented = line.count(" ") > len(line) / 8
-            sentences = into_sentences(cut(line)) if whole or not segmented else [line.split()]
-            stories[-1] += map(tuple, sentences)
+            sentence = is_segmented(line) and not whole
+            stories[-1] += [tuple(line.split())] if sentence else into_sentences(cut(line))
         if whole or not line:
             stories.append([])
     stories = [story for story in stories if story]
