@@ -70,7 +70,7 @@ def build_vocabulary(items, index, min_count, more=()):
 
 
 def choose_words(kind, items, index, min_count, embedding_dim, vector_words=(), vectors=None):
-    """The vocabulary for a kind of reader, and the arguments of its builder that go with it.
+    """The vocabulary for a kind of reader, its characters, and arguments of the reader's builder.
 
     With vectors the post knows the words that have one, and no others. Ours knows those of the
     training questions too, and learns something about these only.
@@ -85,9 +85,10 @@ def choose_words(kind, items, index, min_count, embedding_dim, vector_words=(), 
         none = np.zeros(vectors.shape[1], "float32")
         sizes["vectors"] = np.stack([rows.get(word, none) for word in words])
         sizes["embedding_dim"] = vectors.shape[1]
+    characters = sorted({letter for word in words for letter in (word[0], word[-1])})
     if kind == "ours":
-        sizes["num_trained"] = trained
-    return words, sizes
+        sizes |= {"num_trained": trained, "num_characters": len(characters)}
+    return words, characters, sizes
 
 
 class Lookup:

@@ -9,6 +9,7 @@ read as it is: traditional characters stay what they are, so that 貓 and 猫 ar
 
 import bz2
 import gzip
+import json
 import lzma
 import re
 import sys
@@ -293,7 +294,13 @@ def load_files(source, texts, tests):
     return name, data | tested, left_out
 
 
-# --- Word vectors ---
+# --- Words ---
+def save_words(path, model, vocabulary, characters):
+    """What predict.py needs to number words as train.py did."""
+    words = {"model": model, "vocabulary": vocabulary, "characters": characters}
+    write_text(path, json.dumps(words, ensure_ascii=False))
+
+
 def read_vectors(path):
     """The words and float32 vectors of a file in word2vec's text format; of equal words the first.
 

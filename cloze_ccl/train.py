@@ -18,25 +18,21 @@ main. Files are read in texts.py, batches are made in batches.py.
 
 import argparse
 import hashlib
-import json
 
 import numpy as np
 from tqdm import tqdm
 
 from cloze_ccl import batches
 from cloze_ccl.pages import write_picture
-from cloze_ccl.texts import load_files, read_tests, read_vectors, usable_only, write_answers
-from common.run import (
-    Run,
-    fail,
-    keras,
-    layers,
-    load_file,
-    ops,
-    parse_run_args,
-    run_script,
-    write_text,
+from cloze_ccl.texts import (
+    load_files,
+    read_tests,
+    read_vectors,
+    save_words,
+    usable_only,
+    write_answers,
 )
+from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from data import stories
 
 INGREDIENTS = "characters", "features", "neighbours", "second-reading", "dropout", "summed-loss"
@@ -119,10 +115,10 @@ def build_context_reader(
 ):
     """Ours: one BiLSTM over the whole passage, asked with its state at the blank.
 
-    A word is known by its vector, which is learnt, plus a fixed one if there is one, and by its
-    first and last character. A word scores by its state, by its neighbours (do they resemble
-    those of the blank, would the word fit between those?) and by features that name no word. A
-    second BiLSTM reads again, now knowing the question.
+    A word is known by a learnt vector, plus a fixed one if there are `vectors`, and by its first
+    and last character. It scores by its state, by its neighbours (do they resemble those of the
+    blank, would it fit between those?) and by features that name no word. A second BiLSTM reads
+    again, now knowing the question.
 
     Inputs: "document" (batch, words) ids, the blank is 1; "characters" (batch, words, 2);
     "features" (batch, words, num_features). Output: log-probabilities (batch, words).
@@ -259,23 +255,21 @@ def parse_args(argv=None):
     add("--min-count", type=int, default=2, help="rarer words are unknown; post: 2")
     add("--num-stories", type=int, help="written stories to train on, three questions each")
     small = {"model": "ours", "units": 64, "embedding_dim": 64, "batch_size": 64}
+    large = {"units": 128, "embedding_dim": 128, "num_stories": 10_000}
     presets = {
         "smoke": small | {"units": 8, "embedding_dim": 8, "epochs": 2, "num_stories": 30},
         "quick": small | {"epochs": 8, "num_stories": 2500},
-        "full": {"model": "ours", "units": 128, "embedding_dim": 128, "batch_size": 64}
-        | {"epochs": 8, "num_stories": 10_000},
-        "post": {"model": "post", "units": 128, "embedding_dim": 128, "batch_size": 160}
-        | {"epochs": 30, "num_stories": 10_000},
+        "full": small | large | {"epochs": 8},
+        "post": large | {"model": "post", "epochs": 30, "batch_size": 160},
     }
     return parse_run_args(parser, presets, argv)
 
 
 def check(args):
     """A combination of flags that makes no sense is one line."""
-    if min(args.epochs, args.batch_size, args.units, args.embedding_dim, args.num_layers) < 1:
-        fail("--epochs, --batch-size, --units, --embedding-dim and --num-layers start at 1")
-    if min(args.min_count, args.num_stories) < 1 or args.learning_rate <= 0:
-        fail("--min-count and --num-stories start at 1, --learning-rate above 0")
+    sizes = args.batch_size, args.units, args.embedding_dim, args.num_layers, args.num_stories
+    if min(*sizes, args.epochs, args.min_count) < 1 or args.learning_rate <= 0:
+        fail("every number of a flag starts at 1, --learning-rate above 0")
     if args.without and args.model != "ours":
         fail("--without is of --model ours")
     if args.model != "post" and (args.match, args.num_layers) != ("states", 2):
@@ -287,10 +281,8 @@ def check(args):
 def row_name(args, data):
     """The line of the README's table that a run belongs to."""
     what = {"post": "the post's reader", "as-reader": "AS Reader", "ours": "ours"}[args.model]
-    if args.match == "words":
-        what += ", matching words"
-    if args.num_layers != 2:
-        what += f", {args.num_layers} layer{'s' * (args.num_layers > 1)}"
+    what += ", matching words" * (args.match == "words")
+    what += f", {args.num_layers} layer(s)" * (args.num_layers != 2)
     what += "".join(f", without {name}" for name in args.without)
     what += ", with vectors" * bool(args.vectors)
     return f"{'smoke' if args.smoke else args.preset}, {data}: {what}"
@@ -303,30 +295,26 @@ def main(argv=None):
     data, notes = load_data(args.data, args.text, args.test, args.num_stories)
     index, kind = {}, args.model
     encoded = {part: batches.encode_all(questions, index) for part, questions in data.items()}
-    train, valid = encoded["train"], encoded["valid"]
-    tests = {part: items for part, items in encoded.items() if part not in ("train", "valid")}
-    vocabulary, sizes = batches.choose_words(
+    train, valid = encoded.pop("train"), encoded.pop("valid")
+    vocabulary, characters, sizes = batches.choose_words(
         kind, train, index, args.min_count, args.embedding_dim, *vectors
     )
-    characters = sorted({letter for word in vocabulary for letter in (word[0], word[-1])})
     if kind == "post":
         sizes |= {"match": args.match, "num_layers": args.num_layers}
-    if kind == "ours":
-        sizes |= {"num_characters": len(characters), "without": tuple(args.without)}
+    elif kind == "ours":
+        sizes["without"] = tuple(args.without)
     lookup = batches.Lookup(index, vocabulary, characters)
     run = Run(args, "cloze_ccl")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
-    words = {"model": kind, "vocabulary": vocabulary, "characters": characters}
-    write_text(run.dir / "words.json", json.dumps(words, ensure_ascii=False))
+    save_words(run.dir / "words.json", kind, vocabulary, characters)
 
     model = build_model(kind, units=args.units, **sizes)
     all_sizes, rate = batches.sizes(kind, train), args.learning_rate
     if kind == "ours":
-        steps = -(-len(train) // args.batch_size) * args.epochs
+        steps = len(batches.plan(all_sizes, args.batch_size)) * args.epochs
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     loss = pointer_loss if kind == "post" or "summed-loss" in args.without else pointer_sum_loss
-    optimizer = keras.optimizers.Adam(rate, clipnorm=None if kind == "post" else 10)
-    model.compile(optimizer, loss)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=None if kind == "post" else 10), loss)
     checkpoint = run.checkpoint(model, monitor="val_accuracy")
     for epoch in range(len(run.history), args.epochs):
         order, losses = batches.plan(all_sizes, args.batch_size, (args.seed, epoch)), []
@@ -346,16 +334,14 @@ def main(argv=None):
     model.set_weights(load_file(run.dir / "model.keras").get_weights())
     best = max(run.history, key=lambda entry: (entry["val_accuracy"], entry["epoch"]))
     metrics, details = {}, {"validation accuracy": f"{best['val_accuracy']:.4f}"}
-    for part, items in tests.items():
+    for part, items in encoded.items():
         name = "" if part == "test" else f" on {part}"
-        probabilities = batches.read(model, kind, items, lookup)
-        answers, found, notes_of_test = batches.judge(
-            data[part], items, probabilities, list(index), set(vocabulary)
-        )
+        rows = batches.read(model, kind, items, lookup)
+        answers, found, said = batches.judge(data[part], items, rows, list(index), set(vocabulary))
         write_answers(run.dir / f"{part}.out", answers)
         metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
-        details |= {f"{what}{name}": note for what, note in notes_of_test.items()}
-        write_picture(run.dir / "attention.svg", data[part], items, probabilities)
+        details |= {f"{what}{name}": note for what, note in said.items()}
+        write_picture(run.dir / "attention.svg", data[part], items, rows)
     return run.finish(
         row=row_name(args, notes["name"]),
         data=notes,
