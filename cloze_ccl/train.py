@@ -22,16 +22,8 @@ import hashlib
 import numpy as np
 from tqdm import tqdm
 
-from cloze_ccl import batches
+from cloze_ccl import batches, texts
 from cloze_ccl.pages import write_picture
-from cloze_ccl.texts import (
-    load_files,
-    read_tests,
-    read_vectors,
-    save_words,
-    usable_only,
-    write_answers,
-)
 from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from data import stories
 
@@ -208,23 +200,23 @@ def build_model(model="ours", vocabulary_size=10_000, **sizes):
 
 
 # --- Data ---
-def load_data(source=None, texts=(), tests=(), num_stories=2500):
+def load_data(source=None, stories_of=(), tests=(), num_stories=2500):
     """{"train" | "valid" | name of a test set: Questions} and notes for the record.
 
     source: a folder with the official train.doc_query and train.answer, and cloze.valid.doc_query
-    for a test set. texts: files of stories to make questions of. tests: files of questions; no
+    for a test set. stories_of: files to make questions of. tests: files of questions; no
     story of theirs is trained on. Without tests (and a source) the test set is held out, "test".
     """
-    if source or texts:
-        name, data, left_out = load_files(source, texts, tests)
+    if source or stories_of:
+        name, data, left_out = texts.load_files(source, stories_of, tests)
     else:
         name, held_out = f"written stories v{stories.VERSION}", max(10, num_stories // 10)
         counts, left_out = {"train": num_stories, "valid": held_out, "test": held_out}, {}
         data = {part: stories.load(part, count) for part, count in counts.items()}
         if tests:
-            data = {part: data[part] for part in ("train", "valid")} | read_tests(tests)
+            data = {part: data[part] for part in ("train", "valid")} | texts.read_tests(tests)
     for part in ("train", "valid"):
-        data[part], reasons = usable_only(data[part])
+        data[part], reasons = texts.usable_only(data[part])
         left_out |= {f"{part}: {reason}": count for reason, count in reasons.items()}
         if not data[part]:
             fail(f"{name}: no question left to {part} on; left out: {left_out}")
@@ -291,7 +283,7 @@ def row_name(args, data):
 def main(argv=None):
     args = parse_args(argv)
     check(args)
-    vectors = read_vectors(args.vectors) if args.vectors else ((), None)
+    vectors = texts.read_vectors(args.vectors) if args.vectors else ((), None)
     data, notes = load_data(args.data, args.text, args.test, args.num_stories)
     index, kind = {}, args.model
     encoded = {part: batches.encode_all(questions, index) for part, questions in data.items()}
@@ -306,7 +298,7 @@ def main(argv=None):
     lookup = batches.Lookup(index, vocabulary, characters)
     run = Run(args, "cloze_ccl")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
-    save_words(run.dir / "words.json", kind, vocabulary, characters)
+    texts.save_words(run.dir / "words.json", kind, vocabulary, characters)
 
     model = build_model(kind, units=args.units, **sizes)
     all_sizes, rate = batches.sizes(kind, train), args.learning_rate
@@ -338,7 +330,7 @@ def main(argv=None):
         name = "" if part == "test" else f" on {part}"
         rows = batches.read(model, kind, items, lookup)
         answers, found, said = batches.judge(data[part], items, rows, list(index), set(vocabulary))
-        write_answers(run.dir / f"{part}.out", answers)
+        texts.write_answers(run.dir / f"{part}.out", answers)
         metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
         details |= {f"{what}{name}": note for what, note in said.items()}
         write_picture(run.dir / "attention.svg", data[part], items, rows)
