@@ -54,7 +54,7 @@ def build_reader(
         ids, mask = ops.maximum(side, 0), side >= 0
         x = words(ids)
         if vectors is not None:
-            x = x + unknown(0 * ids) * ops.cast(ops.expand_dims(ids == 0, -1), "float32")
+            x = x + unknown(0 * ids) * ops.cast(ops.expand_dims(ops.equal(ids, 0), -1), "float32")
         word_vectors = x
         for bilstm in bilstms:
             x, forward, _, backward, _ = bilstm(x, mask=mask)
@@ -122,7 +122,7 @@ def build_context_reader(
     dropout = 0 if "dropout" in without else dropout
     num_trained = num_trained or vocabulary_size
     inside = document >= 0
-    at_blank = ops.cast(ops.expand_dims(document == 1, -1), "float32")
+    at_blank = ops.cast(ops.expand_dims(ops.equal(document, 1), -1), "float32")
 
     ids = ops.maximum(document, 0)
     learnt = layers.Embedding(num_trained + 1, embedding_dim, name="words")
@@ -142,26 +142,26 @@ def build_context_reader(
         x = layers.Bidirectional(layers.LSTM(units, return_sequences=True))(x, mask=inside)
         return layers.Dropout(dropout)(x)
 
-    def asked_at(states, width):
+    def asked(states, width, name):
         """What is asked with the state at the blank: (batch, 1, width)."""
-        return layers.Dense(width)(ops.sum(states * at_blank, axis=1, keepdims=True))
+        return layers.Dense(width, name=name)(ops.sum(states * at_blank, axis=1, keepdims=True))
 
     states = bilstm(x if "features" in without else ops.concatenate([x, features], axis=-1))
-    question = asked_at(states, 2 * units)
+    question = asked(states, 2 * units, "question")
     if "second-reading" not in without:
         states = bilstm(ops.concatenate([states, states * question], axis=-1))
-        question = asked_at(states, 2 * units)
+        question = asked(states, 2 * units, "second_question")
     scores = ops.sum(states * question, axis=-1)
     if "neighbours" not in without:
         y = ops.pad(x, ((0, 0), (2, 2), (0, 0)))
         around = ops.concatenate([y[:, :-4], y[:, 1:-3], y[:, 3:-1], y[:, 4:]], axis=-1)
-        around = layers.Dense(units, activation="tanh")(around)
-        scores = scores + ops.sum(around * asked_at(around, units), axis=-1)
-        both = ops.concatenate([states, around], axis=-1)
-        scores = scores + ops.sum(layers.Dense(units)(x) * asked_at(both, units), axis=-1)
+        around = layers.Dense(units, activation="tanh", name="around")(around)
+        scores = scores + ops.sum(around * asked(around, units, "resemble"), axis=-1)
+        word, both = layers.Dense(units, name="word")(x), ops.concatenate([states, around], axis=-1)
+        scores = scores + ops.sum(word * asked(both, units, "fit"), axis=-1)
     if "features" not in without:
-        hidden = layers.Dense(16, activation="relu")(features)
-        scores = scores + ops.squeeze(layers.Dense(1)(hidden), axis=-1)
+        hidden = layers.Dense(16, activation="relu", name="hidden")(features)
+        scores = scores + ops.squeeze(layers.Dense(1, name="worth")(hidden), axis=-1)
     scores = ops.where(inside & (document != 1), scores, -1e9)
     inputs = {"document": document, "characters": characters, "features": features}
     return keras.Model(inputs, ops.log_softmax(scores))
