@@ -90,7 +90,8 @@ def read_questions(path, answers=None):
         if not any(BLANK in sentence for sentence in sentences):
             sentences.append(words)  # A query of its own: its blank has no other place.
         answer = answer[0] if answer else known.get(id, "")
-        questions.append(Question(id, tuple(sentences), answer, len(questions)))
+        query = () if words in sentences else words  # Often without its quotation mark.
+        questions.append(Question(id, tuple(sentences), answer, len(questions), query=query))
         sentences = []
     if sentences:
         fail(f"{path}, line {number}: the file ends within a passage, before its query line")
@@ -133,7 +134,7 @@ def write_questions(path, questions):
     for question in questions:
         lines += [f"{i}{BAR}{' '.join(s)}" for i, s in enumerate(question.sentences, 1)]
         [query] = [s for s in question.sentences if BLANK in s]
-        lines.append(f"{question.id}{BAR}{' '.join(query)}")
+        lines.append(f"{question.id}{BAR}{' '.join(question.query or query)}")
     write_text(Path(path), "\n".join(lines) + "\n")
     answers = {question.id: question.answer for question in questions}
     write_answers(Path(path).with_suffix(".answer"), answers)

@@ -105,11 +105,11 @@ def build_context_reader(
     num_trained=None,
     without=(),
 ):
-    """Ours: one BiLSTM over the whole passage, asked with its state at the blank.
+    """Ours: a BiGRU over the whole passage, asked with its state at the blank.
 
     A word is known by a learnt vector, plus a fixed one if there are `vectors`, and by its first
     and last character. It scores by its state, by its neighbours (do they resemble those of the
-    blank, would it fit between those?) and by features that name no word. A second BiLSTM reads
+    blank, would it fit between those?) and by features that name no word. A second BiGRU reads
     again, now knowing the question.
 
     Inputs: "document" (batch, words) ids, the blank is 1; "characters" (batch, words, 2);
@@ -138,18 +138,18 @@ def build_context_reader(
     x = x * ops.cast(ops.expand_dims(inside, -1), "float32")
     x = layers.Dropout(dropout)(x)
 
-    def bilstm(x):
-        x = layers.Bidirectional(layers.LSTM(units, return_sequences=True))(x, mask=inside)
+    def bigru(x):
+        x = layers.Bidirectional(layers.GRU(units, return_sequences=True))(x, mask=inside)
         return layers.Dropout(dropout)(x)
 
     def asked(states, width, name):
         """What is asked with the state at the blank: (batch, 1, width)."""
         return layers.Dense(width, name=name)(ops.sum(states * at_blank, axis=1, keepdims=True))
 
-    states = bilstm(x if "features" in without else ops.concatenate([x, features], axis=-1))
+    states = bigru(x if "features" in without else ops.concatenate([x, features], axis=-1))
     question = asked(states, 2 * units, "question")
     if "second-reading" not in without:
-        states = bilstm(ops.concatenate([states, states * question], axis=-1))
+        states = bigru(ops.concatenate([states, states * question], axis=-1))
         question = asked(states, 2 * units, "second_question")
     scores = ops.sum(states * question, axis=-1)
     if "neighbours" not in without:

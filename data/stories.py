@@ -149,6 +149,7 @@ class Question(NamedTuple):
     answer: str  # "" where it is not known.
     story: int = 0  # Questions of one story may not lie on both sides of a split.
     kind: str = ""
+    query: tuple = ()  # The sentence with the blank, where a file repeats it in other words.
 
 
 # --- The embedded stories ---
@@ -180,7 +181,7 @@ def fill(template, names):
 
 
 def draw_story(seed, index):
-    """One story of three or four characters, about 100 to 200 words."""
+    """One story of three or four characters, about 90 to 200 words."""
     rng = np.random.default_rng((VERSION, seed, index))
 
     def below(number):
@@ -193,7 +194,7 @@ def draw_story(seed, index):
             drawn.append(words.pop(below(len(words))))
         return drawn
 
-    number = 3 + below(2)
+    number = 3 + (rng.random() < 0.3)
     characters = sample(ANIMALS.split(), number)
     for i in range(number):
         name = FIRST[below(len(FIRST))] + SECOND[below(len(SECOND))]
@@ -215,7 +216,7 @@ def draw_story(seed, index):
     gift = gift[0] | {"d": gift[1]["c"]}
     keepers = [fact for fact in facts if fact["c"] not in (gift["c"], gift["d"])]
     parts = [write(HAS, fact) for fact in facts] + [write(IS_AT, fact) for fact in facts]
-    parts += [meeting() for _ in range(2 + below(4))]
+    parts += [meeting() for _ in range(1 + below(3))]
     parts = sample(parts, len(parts))
     had = max(i for i, p in enumerate(parts) if any(gift["o"] == w for s in p for w, *_ in s))
     given = had + 1 + below(len(parts) - had)

@@ -261,11 +261,8 @@ def test_the_official_questions(tmp_path):
     asked = texts.read_questions(path)
     assert texts.usable_only(asked) == (asked, {})
     texts.write_questions(tmp_path / "again.doc_query", asked)
-    # What is not kept: blanks at ends of lines, and some queries are no exact copies.
     written, lines = (p.read_text().split("\n") for p in (tmp_path / "again.doc_query", path))
-    pairs = zip(written, (" ".join(line.split()) for line in lines), strict=True)
-    other = [line for again, line in pairs if again != line]
-    assert len(other) < 20 and all(line.startswith("<qid_") for line in other)
+    assert written == [" ".join(line.split()) for line in lines]  # Blanks at ends of lines.
     answers = {question.id: question.answer for question in asked}
     assert answers == texts.read_answers(path.with_suffix(".answer"))
 
