@@ -243,15 +243,16 @@ def parse_args(argv=None):
     add("--embedding-dim", type=int, help="of words, without --vectors; post: 128")
     add("--epochs", type=int, help="the best on validation is kept; post: 30")
     add("--batch-size", type=int, help="post: 160")
-    add("--learning-rate", type=float, default=1e-3, help="of Adam; ours ends at 0")
+    add("--learning-rate", type=float, help="of Adam; ours ends at 0; post: 0.001")
     add("--min-count", type=int, default=2, help="rarer words are unknown; post: 2")
     add("--num-stories", type=int, help="written stories to train on, three questions each")
-    small = {"model": "ours", "units": 64, "embedding_dim": 64, "batch_size": 64}
-    large = {"units": 128, "embedding_dim": 128, "num_stories": 10_000}
+    small = {"model": "ours", "units": 64, "embedding_dim": 64, "batch_size": 32}
+    small |= {"num_stories": 1500, "epochs": 4, "learning_rate": 2e-3}
+    large = {"units": 128, "embedding_dim": 128, "num_stories": 10_000, "learning_rate": 1e-3}
     presets = {
         "smoke": small | {"units": 8, "embedding_dim": 8, "epochs": 2, "num_stories": 30},
-        "quick": small | {"epochs": 8, "num_stories": 2500},
-        "full": small | large | {"epochs": 8},
+        "quick": small,
+        "full": large | {"model": "ours", "epochs": 8, "batch_size": 64},
         "post": large | {"model": "post", "epochs": 30, "batch_size": 160},
     }
     return parse_run_args(parser, presets, argv)

@@ -31,7 +31,7 @@ ANIMALS = (
     "孔雀 公鸡 母鸡 鸭子 喜鹊 乌鸦 麻雀 燕子 猫头鹰 啄木鸟 蜜蜂 蝴蝶 蜻蜓 蚂蚁 蜗牛 螃蟹 黄牛 "
     "白马 灰狼 花猫 鹦鹉 天鹅 仙鹤 海豚"
 )
-# 3,306 names: half of those in the test stories are in none of 2,500 training stories.
+# 3,306 names: most of those in the test stories are in none of 1,500 training stories.
 FIRST = (
     "阿多米豆果糖乐欢童星月晨朵露叶花冰雪青红蓝白金银玉石木竹松柏梅兰菊莲桃李杏枣栗瓜谷麦稻禾"
     "云雨风雷霜虹溪江湖海山林泉沙"
