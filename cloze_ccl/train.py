@@ -210,9 +210,9 @@ def load_data(source=None, stories_of=(), tests=(), num_stories=2500):
     if source or stories_of:
         name, data, left_out = texts.load_files(source, stories_of, tests)
     else:
-        name, held_out = f"written stories v{stories.VERSION}", max(10, num_stories // 10)
-        counts, left_out = {"train": num_stories, "valid": held_out, "test": held_out}, {}
-        data = {part: stories.load(part, count) for part, count in counts.items()}
+        name, left_out = f"written stories v{stories.VERSION}", {}
+        shares = {"train": 1, "valid": 10, "test": 5}
+        data = {p: stories.load(p, max(10, num_stories // share)) for p, share in shares.items()}
         if tests:
             data = {part: data[part] for part in ("train", "valid")} | texts.read_tests(tests)
     for part in ("train", "valid"):

@@ -19,7 +19,7 @@ from data.stories import BLANK, Question
 
 ROOT = Path(__file__).parent.parent
 UNITS, DIM = 3, 4
-TINY = ["--smoke", "--num-stories", "8", "--batch-size", "8", "--without", "second-reading"]
+TINY = ["--smoke", "--num-stories", "10", "--batch-size", "10", "--without", "second-reading"]
 
 
 def randomize(model, seed=0):
@@ -396,7 +396,7 @@ def test_a_killed_run_resumes_to_the_straight_one(tiny_run, tmp_path):
 
         def deadly(kind, items, shape, lookup, batch_size=None):
             calls.append(batch_size)
-            if calls.count(8) == 5:  # Of 3 batches an epoch; reading takes 64 at a time.
+            if calls.count(10) == 5:  # Of 3 batches an epoch; reading takes 64 at a time.
                 os.kill(os.getpid(), signal.SIGKILL)
             return build(kind, items, shape, lookup, batch_size)
 
