@@ -313,7 +313,7 @@ def cut_passages(sentences, min_words, max_words):
             size += len(words)
 
 
-def make_cloze(stories, per_passage=20, seed=0, min_words=95, max_words=480, noun=is_noun):
+def make_cloze(stories, per_passage=40, seed=0, min_words=95, max_words=480, noun=is_noun):
     """Cloze questions from stories, each a list of sentences, each a list of words.
 
     Each blank is a noun that occurs at least twice in the passage; a passage gives at most
