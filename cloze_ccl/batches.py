@@ -271,8 +271,8 @@ def is_content(word):
 def baselines(items, words, seed=0):
     """{name: keys answered}: what can be said without reading.
 
-    A random content word; the most frequent noun (the first of several); the noun nearest to the
-    blank, which is outside of its own sentence's query, the left one of two. words: of the keys.
+    A random content word; the most frequent noun, of several the first; the noun nearest to the
+    blank, of two the left one. words: the word of each key.
     """
     rng = np.random.default_rng(seed)
     names = "random content word", "most frequent noun", "nearest noun"
