@@ -1,0 +1,148 @@
+"""Fills the blank of a passage with a word of that passage.
+
+python cloze_ccl/predict.py                                     # ten questions, answered
+python cloze_ccl/predict.py --text "小猫 有 一个 苹果 。 XXXXX 把 苹果 吃 了 。"
+python cloze_ccl/predict.py --text "小猫有苹果,小狗有梨。XXXXX吃了苹果。" --options 小猫 小狗 小鸟
+python cloze_ccl/predict.py cloze.valid.doc_query --output cloze.valid.out    # official files
+python cloze_ccl/predict.py cloze.valid.doc_query --html page.html --json
+
+Of each passage: the five best words, their probability, and which words of the passage they are.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cloze_ccl import batches
+from cloze_ccl.pages import page
+from cloze_ccl.texts import (
+    cut,
+    exact_match,
+    into_sentences,
+    read_questions,
+    why_unusable,
+    write_answers,
+)
+from cloze_ccl.train import sum_by_word
+from common.run import fail, find_run, load_file, run_script, write_text
+from data.stories import BLANK, Question, load
+
+
+def question_of(text, options=()):
+    """The Question of a text with one blank, whose answer nobody knows."""
+    words = cut(text, options)
+    if words.count(BLANK) != 1:
+        fail(f"{words.count(BLANK)} blanks in the text: expected one {BLANK}")
+    if len(words) == 1:
+        fail(f"the text is nothing but {BLANK}: expected a passage around it")
+    return Question("text", tuple(into_sentences(words)), "")
+
+
+def read_passages(run_dir, questions, options=()):
+    """A dict of id, answer, best words, and all words with their probabilities, for each question.
+
+    None for a question without a blank, or with two. options: only these words may be answers.
+    """
+    model, settings = (load_file(run_dir / name) for name in ("model.keras", "words.json"))
+    index = {}
+    items = batches.encode_all(questions, index)
+    lookup = batches.Lookup(index, settings["vocabulary"], settings["characters"])
+    batch_size = min(64, len(items))
+    rows = batches.read(model, settings["model"], items, lookup, batch_size)
+    all_words = list(index)
+    for question, item, row in zip(questions, items, rows, strict=True):
+        if item is None:
+            yield None
+            continue
+        length = sum(map(len, question.sentences))
+        if length > len(row):
+            note = f"of {length:,} words the {len(row):,} around the blank are read"
+            print(f"note: {question.id}: {note}", file=sys.stderr)
+        words = [all_words[key] for key in item.keys]
+        if not lookup.ids[item.keys[item.keys != item.keys[item.blank]]].any():
+            fail(f"{question.id}: no word of the passage is known to the run {run_dir}")
+        found = [entry for entry in sum_by_word(row, words) if entry[0] != BLANK]
+        if options:
+            found = [entry for entry in found if entry[0] in options]
+            total = sum(probability for _, probability, _ in found)
+            if not found:
+                fail(f"none of the options {', '.join(options)} is a word of the passage")
+            found = [(word, p / max(total, 1e-30), at) for word, p, at in found]
+            found += [(word, 0.0, []) for word in options if word not in words]
+        best = [
+            {"word": word, "probability": round(p, 4), "places": at} for word, p, at in found[:5]
+        ]
+        yield {"id": question.id, "answer": question.answer, "best": best} | {
+            "words": words,
+            "probabilities": row.tolist(),
+        }
+
+
+def in_terminal(result):
+    """The sentence with the blank, and a line for each of the best words."""
+    words, blank = result["words"], result["words"].index(BLANK)
+    first = max(0, blank - 12)
+    around = ("…" * bool(first)) + "".join(words[first : blank + 13])
+    known = f"   ({result['answer']})" if result["answer"] else ""
+    lines = [f"{result['id']} {around}{known}"]
+    for entry in result["best"]:
+        at = ", ".join(str(place + 1) for place in entry["places"]) or "not in the passage"
+        lines.append(f"  {entry['probability']:6.1%}  {entry['word']}   word {at}")
+    return "\n".join(lines)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("questions", nargs="?", type=Path, help="a file of questions; default: ten written ones")
+    add("--text", help=f"one passage with {BLANK}; jieba cuts it if it has no blanks")
+    add("--options", nargs="+", default=[], metavar="WORD", help="only these may be answers")
+    add("--output", type=Path, metavar="FILE", help="write the answers as the contest wants them")
+    add("--html", type=Path, metavar="FILE", help="write a page with shaded passages")
+    add("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
+    add("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.text is not None and args.questions:
+        fail("give a file of questions or --text, not both")
+    if args.options and args.text is None:
+        fail("--options are of --text")
+    run_dir = find_run("cloze_ccl", args.run_dir)
+    if args.text is not None:
+        questions = [question_of(args.text, args.options)]
+    else:
+        questions = read_questions(args.questions) if args.questions else load("test", 4)[:10]
+    results, unusable = [], []
+    for question, result in zip(
+        questions, read_passages(run_dir, questions, args.options), strict=True
+    ):
+        if result is None:
+            unusable.append(f"{question.id} ({why_unusable(question)})")
+            continue
+        results.append(result)
+        shown = {name: result[name] for name in ("id", "answer", "best")}
+        print(json.dumps(shown, ensure_ascii=False) if args.json else in_terminal(result))
+    given = {result["id"]: result["best"][0]["word"] for result in results}
+    if args.output:
+        write_answers(args.output, given)
+        print(f"answers: {args.output}", file=sys.stderr)
+    if args.html:
+        write_text(args.html, page(results))
+        print(f"page: {args.html}", file=sys.stderr)
+    answers = {question.id: question.answer for question in questions}
+    if any(answers.values()):
+        right, total = exact_match(given, answers)
+        print(f"accuracy: {right / total:.2%}, {right} of {total}", file=sys.stderr)
+    if unusable:
+        fail(f"{len(unusable)} of {len(questions)} passages have not one blank: {unusable[0]}")
+    return results
+
+
+if __name__ == "__main__":
+    run_script(main)

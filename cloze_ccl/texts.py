@@ -1,0 +1,327 @@
+"""Cloze questions in files: the official formats and metric, stories, word vectors.
+
+CMRC2017: a passage is lines `N ||| word word ...`, one of which holds XXXXX, and a last line
+`<qid_K> ||| ...` that repeats this sentence; another file has lines `<qid_K> ||| word`, and so
+have the answers of a system. PD&CFT: the last line of a passage is `N ||| query ||| answer`,
+its query a sentence of the passage or a new one. Words stand between blanks. All is UTF-8, and
+read as it is: traditional characters stay what they are, so that 貓 and 猫 are two words.
+"""
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from common.run import fail, write_text
+from data.stories import BLANK, Question, make_cloze, tagger
+
+BAR = " ||| "
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+LONG = 15  # Characters of a sentence that two stories share only if one was copied.
+SPLIT_SEED = 4564  # The split does not change with --seed.
+SENTENCE_ENDS = "。!?…\uff01\uff1f"
+CLOSING = "”」』》)\u2019\uff09"
+
+
+# --- Lines ---
+def read_lines(path):
+    """The lines of a file in UTF-8, packed (.gz, .xz, .bz2) or not."""
+    path = Path(path)
+    try:
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        fail(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        fail(f"{path}, line {line}: not UTF-8: expected a text file in UTF-8")
+
+
+def split_line(line, where, expected):
+    """The fields of a line between ` ||| `; a line with another separator is the user's mistake."""
+    fields = [field.strip() for field in line.split(BAR)]
+    if len(fields) < 2 or not fields[0]:
+        fail(f'{where}: expected "{expected}", got {line[:40]!r}')
+    return fields
+
+
+# --- Questions ---
+def read_questions(path, answers=None):
+    """The list of Questions of a file in one of the official formats.
+
+    Args:
+        answers: the file of `<qid_K> ||| word` lines; by default the one beside `path` that ends
+            in .answer instead of .doc_query, if there is one. Without it the answers are "".
+    """
+    path = Path(path)
+    if answers is None and path.suffix == ".doc_query" and path.with_suffix(".answer").exists():
+        answers = path.with_suffix(".answer")
+    known = read_answers(answers) if answers else {}
+    questions, sentences, seen = [], [], {}
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        label, text, *answer = split_line(line, where, f"N{BAR}word word ...")
+        words = tuple(map(sys.intern, text.split()))  # Each word once in memory.
+        if label.isdigit() and not answer:
+            if label == "1" and sentences:
+                fail(f"{where}: a new passage begins, but the one before has no query line")
+            sentences.append(words)
+            continue
+        if not answer and not re.fullmatch(r"<qid_\w+>", label):
+            fail(f'{where}: expected a number or "<qid_N>" before "|||", got {label[:40]!r}')
+        if not sentences:
+            fail(f"{where}: a query, but no passage above it")
+        id = f"<qid_{len(questions)}>" if answer else label
+        if id in seen:
+            fail(f"{where}: {id} is already the query of line {seen[id]}")
+        seen[id] = number
+        if answers and id not in known:
+            fail(f"{where}: {id} has no line in {answers}")
+        if not any(BLANK in sentence for sentence in sentences):
+            sentences.append(words)  # A query of its own: its blank has no other place.
+        answer = answer[0] if answer else known.get(id, "")
+        query = () if words in sentences else words  # Often without its quotation mark.
+        questions.append(Question(id, tuple(sentences), answer, len(questions), query=query))
+        sentences = []
+    if sentences:
+        fail(f"{path}, line {number}: the file ends within a passage, before its query line")
+    if not questions:
+        fail(f"{path} is empty: expected passages and queries")
+    if extra := known.keys() - seen.keys():
+        fail(f"{answers}: {min(extra)} is not a query of {path}")
+    return questions
+
+
+def read_answers(path, empty=False):
+    """{id: word} of lines `<qid_K> ||| word`. empty: a line may have an id and no word."""
+    answers = {}
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        if empty and re.fullmatch(r"<qid_\w+>( \|\|\|)?", line.strip()):
+            line = f"{line.split()[0]}{BAR}"
+        id, *words = split_line(line, where, f"<qid_N>{BAR}word")
+        if not re.fullmatch(r"<qid_\w+>", id) or len(words) != 1:
+            fail(f'{where}: expected "<qid_N>{BAR}word", got {line[:40]!r}')
+        if id in answers:
+            fail(f"{where}: {id} has an answer above already")
+        answers[id] = words[0]
+    if not answers:
+        fail(f"{path} is empty: expected lines <qid_N>{BAR}word")
+    return answers
+
+
+def write_answers(path, answers):
+    """Writes {id: word} as the official evaluation reads it."""
+    lines = [f"{id}{BAR}{word}" for id, word in answers.items()]
+    write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def write_questions(path, questions):
+    """Writes path, and the answers beside it in .answer, in the format of CMRC2017."""
+    lines = []
+    for question in questions:
+        lines += [f"{i}{BAR}{' '.join(s)}" for i, s in enumerate(question.sentences, 1)]
+        [query] = [s for s in question.sentences if BLANK in s]
+        lines.append(f"{question.id}{BAR}{' '.join(question.query or query)}")
+    write_text(Path(path), "\n".join(lines) + "\n")
+    answers = {question.id: question.answer for question in questions}
+    write_answers(Path(path).with_suffix(".answer"), answers)
+
+
+def why_unusable(question):
+    """Why a model can learn nothing from a question, or "": no blank, two blanks, ..."""
+    words = Counter(word for sentence in question.sentences for word in sentence)
+    if words[BLANK] != 1:
+        return "two blanks" if words[BLANK] else "no blank"
+    if not question.answer:
+        return "no answer"
+    return "" if words[question.answer] else "answer not in the passage"
+
+
+def usable_only(questions):
+    """The questions that can be learnt from, and {reason: how many} of the others."""
+    reasons = [why_unusable(question) for question in questions]
+    kept = [q for q, reason in zip(questions, reasons, strict=True) if not reason]
+    return kept, dict(Counter(filter(None, reasons)))
+
+
+def exact_match(predictions, answers):
+    """The official metric: how many answers are the very word, out of how many questions.
+
+    Both are {id: word}. A question without a prediction counts as wrong; a prediction for a
+    question that is not asked is a mistake.
+    """
+    if unasked := predictions.keys() - answers.keys():
+        raise ValueError(f"{min(unasked)} is answered, but not asked")
+    return sum(predictions.get(id) == word for id, word in answers.items()), len(answers)
+
+
+# --- Stories ---
+def is_segmented(text):
+    """Whether words stand between blanks, rather than a blank here and there."""
+    return 8 * text.count(" ") > len(text)
+
+
+def cut(text, keep=()):
+    """The words of a text: those between blanks if it has any, else those that jieba finds.
+
+    BLANK and the words `keep` are never cut. jieba guesses no word that is not in its dictionary;
+    the post cut its own texts so.
+    """
+    if is_segmented(text):
+        return text.split()
+    whole = "|".join(map(re.escape, sorted([BLANK, *keep], key=len, reverse=True)))
+    words = []
+    for number, piece in enumerate(re.split(f"({whole})", text)):
+        words += [piece] if number % 2 else tagger().tokenizer.lcut(piece, HMM=False)
+    return [word for word in words if not word.isspace()]
+
+
+def into_sentences(words):
+    """A list of words as sentences, each with its end and the quotation marks that close it."""
+    sentences, ended = [[]], False
+    for word in words:
+        if ended and word not in CLOSING and word not in SENTENCE_ENDS:
+            sentences.append([])
+        ended = word in SENTENCE_ENDS or (ended and word in CLOSING)
+        sentences[-1].append(word)
+    return [tuple(sentence) for sentence in sentences if sentence]
+
+
+def read_stories(path):
+    """Stories, each a list of sentences, each a tuple of words, of a file.
+
+    An empty line ends a story. A line is a sentence if its words stand between blanks, and a
+    paragraph, which jieba cuts, if they do not. A file without empty lines has a story a line.
+    """
+    lines = [line.strip() for line in read_lines(path)]
+    whole = not any(not line for line in lines[:-1])
+    stories = [[]]
+    for line in lines:
+        if line:
+            sentence = is_segmented(line) and not whole
+            stories[-1] += [tuple(line.split())] if sentence else into_sentences(cut(line))
+        if whole or not line:
+            stories.append([])
+    stories = [story for story in stories if story]
+    if not stories:
+        fail(f"{path} is empty: expected stories, an empty line between them")
+    return stories
+
+
+def long_sentences(sentences):
+    """The sentences, as text, that are too long to be in two stories by accident."""
+    texts = {"".join(words) for words in sentences}
+    return {text for text in texts if len(text) >= LONG and BLANK not in text}
+
+
+def group_stories(stories):
+    """The number of its group for each story (a list of sentences): copies share one.
+
+    Stories that share a long sentence are in one group, and so is what they share with others.
+    """
+    group, first = list(range(len(stories))), {}
+
+    def find(i):
+        while group[i] != i:
+            group[i] = i = group[group[i]]
+        return i
+
+    for i, story in enumerate(stories):
+        for text in long_sentences(story):
+            group[find(i)] = find(first.setdefault(text, i))
+    return [find(i) for i in range(len(stories))]
+
+
+def split_questions(passages, questions):
+    """{"train" | "valid" | "test": questions}: 90, 5 and 5% of the stories.
+
+    passages: {story: its sentences}. Stories that share a long sentence stay together.
+    """
+    groups = dict(zip(passages, group_stories(list(passages.values())), strict=True))
+    draws = np.random.default_rng(SPLIT_SEED).random(len(groups))
+    parts = {"train": [], "valid": [], "test": []}
+    for question in questions:
+        u = draws[groups[question.story]]
+        parts["train" if u < 0.9 else "valid" if u < 0.95 else "test"].append(question)
+    return parts
+
+
+def read_tests(paths):
+    """{name: Questions} of files of questions; the name is the file's, without .doc_query."""
+    tests = {}
+    for path in map(Path, paths):
+        name = path.name.removesuffix(".doc_query")
+        if name in tests or name in ("train", "valid", "test"):
+            name = f"{path.parent.name} {name}"
+        tests[name] = read_questions(path)
+    return tests
+
+
+def load_files(source, texts, tests):
+    """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
+    if source:
+        official = sorted(Path(source).rglob("train.doc_query"))
+        if not official:
+            fail(f"no train.doc_query in {source}: expected the official files of CMRC2017")
+        name, questions = Path(source).name, read_questions(official[0])
+        tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query"))
+        passages = {question.story: question.sentences for question in questions}
+    else:
+        name = " + ".join(Path(path).name for path in texts)
+        stories = [story for path in texts for story in read_stories(path)]
+        questions, passages = list(make_cloze(stories)), dict(enumerate(stories))
+    tested, left_out = read_tests(tests), {}
+    seen = {t for some in tested.values() for q in some for t in long_sentences(q.sentences)}
+    if seen:
+        kept = {k: story for k, story in passages.items() if not seen & long_sentences(story)}
+        left_out["stories of a test set"] = len(passages) - len(kept)
+        passages, questions = kept, [q for q in questions if q.story in kept]
+    data = split_questions(passages, questions)
+    if tested:  # What would have been held out is trained on.
+        data["train"] += data.pop("test")
+    return name, data | tested, left_out
+
+
+# --- Words ---
+def save_words(path, model, vocabulary, characters):
+    """What predict.py needs to number words as train.py did."""
+    words = {"model": model, "vocabulary": vocabulary, "characters": characters}
+    write_text(path, json.dumps(words, ensure_ascii=False))
+
+
+def read_vectors(path):
+    """The words and float32 vectors of a file in word2vec's text format; of equal words the first.
+
+    As word2vec_keras/train.py writes vectors.txt: a line "WORDS DIMENSION", then a word a line.
+    """
+    lines = read_lines(path)
+    header = lines[0].split() if lines else []
+    if len(header) != 2 or not all(part.isdigit() for part in header):
+        fail(f'{path}, line 1: expected the header of word2vec vectors, "WORDS DIMENSION"')
+    count, dim = map(int, header)
+    if len(lines) - 1 != count:
+        fail(f"{path}: the header promises {count:,} words, {len(lines) - 1:,} lines follow")
+    rows = {}
+    for number, line in enumerate(lines[1:], 2):
+        word, _, numbers = line.rstrip().partition(" ")
+        try:
+            row = np.array(numbers.split(), np.float32)
+        except ValueError as error:
+            fail(f"{path}, line {number}: {str(error)[:80]}")
+        if row.shape != (dim,) or not np.isfinite(row).all():
+            fail(f"{path}, line {number}: expected a word and {dim} finite numbers")
+        rows.setdefault(word, row)
+    return list(rows), np.stack(list(rows.values()))
