@@ -187,7 +187,9 @@ def test_bad_input_is_one_line(tree, error_of):
 
 def test_interrupted_run_goes_on(tree):
     (tree / "hold").touch()
-    code = "import reproduce, sys, pathlib; reproduce.ROOT = pathlib.Path(sys.argv[1])\n"
+    code = "import reproduce, signal, sys, pathlib; reproduce.ROOT = pathlib.Path(sys.argv[1])\n"
+    # Where the tests run in the background of a shell, Ctrl-C is ignored from the start.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "sys.exit(reproduce.main(['--only', 'slow_demo']))"
     repository = Path(reproduce.__file__).parent
     process = subprocess.Popen(
