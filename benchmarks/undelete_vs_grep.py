@@ -26,8 +26,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from word2vec_vs_gensim import busy_seconds, own_seconds, write_result
 
-from benchmarks.word2vec_vs_gensim import busy_seconds, own_seconds, write_result
 from linux_undelete.demo import planted_text
 from linux_undelete.disk import Disk
 from linux_undelete.texts import grow_best
