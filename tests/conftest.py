@@ -1,9 +1,15 @@
 """The tests' surroundings: set here because Keras reads them when it is first imported."""
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 _keras_home = tempfile.TemporaryDirectory()
 os.environ |= {
@@ -27,3 +33,65 @@ def error_of(capsys):
         return lines[0]
 
     return call
+
+
+# Ends itself in the second batch of the second epoch of the networks whose prefix begins so.
+DEADLY = """if True:
+    import importlib, os, signal, sys
+    from common.run import Run
+
+    experiment, prefix, *flags = sys.argv[1:]
+    checkpoint = Run.checkpoint
+
+    def deadly(run, *args, **keywords):
+        def batch_end(batch, logs=None):
+            if len(run.history) == 1 and batch == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        callback = checkpoint(run, *args, **keywords)
+        if keywords.get("prefix", "").startswith(prefix):
+            callback.on_train_batch_end = batch_end
+        return callback
+
+    Run.checkpoint = deadly
+    importlib.import_module(f"{experiment}.train").main(flags)
+"""
+
+
+@pytest.fixture
+def kill_in_second_epoch():
+    """Starts an experiment's train.py in a process that kill -9 ends in its second epoch."""
+
+    def run(experiment, flags, prefix=""):
+        command = [sys.executable, "-c", DEADLY, experiment, prefix, *flags]
+        root = Path(__file__).parent.parent
+        killed = subprocess.run(command, cwd=root, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+    return run
+
+
+@pytest.fixture
+def assert_same_state():
+    """Two state.npz hold the same arrays, bit for bit, and more than so many."""
+
+    def check(first, second, more_than=10):
+        with np.load(first) as one, np.load(second) as two:
+            arrays = [name for name in one.files if name != "notes"]
+            assert len(arrays) > more_than and one.files == two.files
+            assert all(np.array_equal(one[name], two[name]) for name in arrays)
+
+    return check
+
+
+@pytest.fixture
+def assert_drawn():
+    """A large enough picture in many shades, not an empty sheet."""
+
+    def check(path):
+        with Image.open(path) as image:
+            assert image.width > 400
+            shades, counts = np.unique(np.asarray(image.convert("L")), return_counts=True)
+        assert len(shades) > 10 and counts.max() < 0.97 * counts.sum()
+
+    return check

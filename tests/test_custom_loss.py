@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -665,15 +664,7 @@ def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
     assert not (tmp_path / "run").exists()
 
 
-def assert_drawn(path):
-    """A large enough picture in many shades, not an empty sheet."""
-    with Image.open(path) as image:
-        assert image.width > 400
-        shades, counts = np.unique(np.asarray(image.convert("L")), return_counts=True)
-    assert len(shades) > 10 and counts.max() < 0.97 * counts.sum()
-
-
-def test_record_of_a_run(smoke_run):
+def test_record_of_a_run(smoke_run, assert_drawn):
     run_dir, record = smoke_run
     assert record == json.loads((run_dir / "record.json").read_text())
     assert record["row"] == "smoke, drawn digits v1 + FAQ v1"
@@ -721,50 +712,22 @@ def test_a_model_is_tested_at_its_best_validation_epoch(smoke_run):
             assert right.mean() == pytest.approx(expected, abs=1e-6)
 
 
-KILL = """if True:
-    import os, signal, sys
-    from common.run import Run
-    from custom_loss import train
-
-    checkpoint = Run.checkpoint
-
-    def deadly(run, *args, prefix, **keywords):
-        def batch_end(batch, logs=None):
-            if prefix.startswith("smoothing") and len(run.history) == 1 and batch == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        callback = checkpoint(run, *args, prefix=prefix, **keywords)
-        callback.on_train_batch_end = batch_end
-        return callback
-
-    Run.checkpoint = deadly
-    train.main(sys.argv[1:])
-"""
-
-
-def test_a_killed_run_resumes_to_the_same_record(tmp_path):
+def test_a_killed_run_resumes_to_the_same_record(tmp_path, kill_in_second_epoch, assert_same_state):
     """kill -9 in the second epoch of the second network, then --resume."""
     flags = ["--smoke", "--loss", "smoothing", "--seed", "3", "--run-dir"]
     straight = train.main([*flags, str(tmp_path / "straight")])
-    run = [sys.executable, "-c", KILL, *flags, str(tmp_path / "killed")]
-    killed = subprocess.run(run, cwd=ROOT, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    kill_in_second_epoch("custom_loss", [*flags, str(tmp_path / "killed")], "smoothing")
     assert not (tmp_path / "killed" / "record.json").exists()
     resumed = train.main([*flags, str(tmp_path / "killed"), "--resume"])
     assert resumed["resumed"]
     for name in ("history", "metrics", "data"):
         assert resumed[name] == straight[name]
-    with (
-        np.load(tmp_path / "straight" / "smoothing-state.npz") as one,
-        np.load(tmp_path / "killed" / "smoothing-state.npz") as two,
-    ):
-        arrays = [name for name in one.files if name != "notes"]
-        assert len(arrays) > 10 and one.files == two.files
-        assert all(np.array_equal(one[name], two[name]) for name in arrays)
+    state = "smoothing-state.npz"
+    assert_same_state(tmp_path / "straight" / state, tmp_path / "killed" / state)
 
 
 # --- predict.py ---
-def test_predict_without_arguments_answers_and_draws(smoke_run, capsys):
+def test_predict_without_arguments_answers_and_draws(smoke_run, capsys, assert_drawn):
     run_dir, _ = smoke_run
     lines = predict.main(["--run-dir", str(run_dir)])
     out = capsys.readouterr().out

@@ -358,15 +358,7 @@ def test_variants_are_read_and_bad_ones_are_one_line(tmp_path, error_of):
     assert not (tmp_path / "run").exists()
 
 
-def assert_drawn(path):
-    """A large enough picture in many shades, not an empty sheet."""
-    with Image.open(path) as image:
-        assert image.width > 400
-        shades, counts = np.unique(np.asarray(image.convert("L")), return_counts=True)
-    assert len(shades) > 10 and counts.max() < 0.97 * counts.sum()
-
-
-def test_record_of_a_run(smoke_run):
+def test_record_of_a_run(smoke_run, assert_drawn):
     run_dir, record = smoke_run
     assert record == json.loads((run_dir / "record.json").read_text())
     metrics = record["metrics"]
@@ -543,7 +535,7 @@ def test_predict_in_a_fresh_process(smoke_run, tmp_path):
     assert 0 <= line["probability"] <= 1 and 0 <= line["uncertainty"] <= 0.5
 
 
-def test_predict_without_arguments_draws_ten(smoke_run, capsys):
+def test_predict_without_arguments_draws_ten(smoke_run, capsys, assert_drawn):
     run_dir, _ = smoke_run
     (run_dir / "predictions.png").unlink(missing_ok=True)
     read = predict.main(["--run-dir", str(run_dir)])

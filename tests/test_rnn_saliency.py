@@ -1,7 +1,6 @@
 """rnn_saliency: the models, the scores against references, the measures, a kill, a run."""
 
 import json
-import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -319,44 +318,19 @@ def test_record_of_a_run(smoke_run):
     assert metrics["accuracy"]["value"] == right.mean() and metrics["accuracy"]["n"] == 60
 
 
-def test_a_killed_run_resumes_to_the_straight_one(tmp_path):
+def test_a_killed_run_resumes_to_the_straight_one(
+    tmp_path, kill_in_second_epoch, assert_same_state
+):
     """kill -9 amid the second epoch, then --resume."""
     flags = ["--smoke", "--study", "0", "--seed", "5", "--run-dir"]
     straight = train.main([*flags, str(tmp_path / "straight")])
-    deadly = """if True:
-        import os, signal, sys
-        from common.run import Run
-        from rnn_saliency import train
-
-        checkpoint = Run.checkpoint
-
-        def die(run, *args, **keywords):
-            def batch_end(batch, logs=None):
-                if len(run.history) == 1 and batch == 1:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            callback = checkpoint(run, *args, **keywords)
-            callback.on_train_batch_end = batch_end
-            return callback
-
-        Run.checkpoint = die
-        train.main(sys.argv[1:])
-    """
-    killed = [sys.executable, "-c", deadly, *flags, str(tmp_path / "killed")]
-    done = subprocess.run(killed, cwd=ROOT, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    kill_in_second_epoch("rnn_saliency", [*flags, str(tmp_path / "killed")])
     assert not (tmp_path / "killed" / "record.json").exists()
     resumed = train.main([*flags, str(tmp_path / "killed"), "--resume"])
     assert resumed["resumed"]
     for name in ("history", "metrics", "selection", "data"):
         assert resumed[name] == straight[name]
-    with (
-        np.load(tmp_path / "straight" / "state.npz") as one,
-        np.load(tmp_path / "killed" / "state.npz") as two,
-    ):
-        arrays = [name for name in one.files if name != "notes"]
-        assert len(arrays) > 10 and one.files == two.files
-        assert all(np.array_equal(one[name], two[name]) for name in arrays)
+    assert_same_state(tmp_path / "straight" / "state.npz", tmp_path / "killed" / "state.npz")
 
 
 def test_ours_learns_and_explains(table, tmp_path, capsys, error_of):
