@@ -299,16 +299,19 @@ def main(argv=None):
     right = (model.predict(x["test"], verbose=0)[:, 0] >= 0.5) == y["test"]
     metrics = {"accuracy": proportion(right.sum(), len(right))}
     details = {"validation accuracy": f"{best['val_accuracy']:.4f}"}
-    if args.model == "post" and args.study:
+    explained = args.study if args.model == "post" else 0
+    if explained:
         causes = {part: data[part][2] for part in ("valid", "test")}
         keras.utils.set_random_seed(args.seed)
         models = model, keras.models.clone_model(model)  # The second has random weights.
         subjects = [(m, build_reader(m), word_effects(m)) for m in models]
-        found, more = study(subjects, x, causes, args.study, args.seed)
+        found, more = study(subjects, x, causes, explained, args.seed)
         metrics, details = metrics | found, details | more
     return run.finish(
         row=f"{'smoke, ' * args.smoke}{what}, {notes['name']}"
-        + (f", {args.split} split" if args.data else ""),
+        + f", {args.split} split" * bool(args.data)
+        # Of real reviews most seeds are trained only: the study is a row of its own.
+        + f", {explained} explained" * bool(args.data and explained),
         data=notes,
         metrics=metrics,
         selection=f"best validation epoch {best['epoch']} of {args.epochs}",

@@ -51,7 +51,6 @@ STATUS_WORDS = {
     "differs",
     "not tried",
 }
-FREE = {"seed", "preset", "study"}  # Arguments in which the records of one row may differ.
 NO_CLAIM = "\u2013"  # A dash: the post says nothing, so there is nothing to judge.
 # What a copied function finds in the file it is pasted into.
 PRELUDE = "import keras\nimport numpy as np\nfrom keras import layers, ops\n"
@@ -383,8 +382,7 @@ def test_the_seeds_of_one_row_differ_in_nothing_else(experiment):
         assert len({record["seed"] for record in records}) == len(records), row
         for record in records:
             one, two = records[0]["arguments"], record["arguments"]
-            # A preset is but defaults, all recorded; a study measures the same training further.
-            for name in (one.keys() & two.keys()) - FREE:
+            for name in (one.keys() & two.keys()) - {"seed"}:
                 assert one[name] == two[name], (row, name)
             # Older records do not know the newest flags: those must be off.
             for name in one.keys() ^ two.keys():
