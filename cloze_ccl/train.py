@@ -252,7 +252,7 @@ def parse_args(argv=None):
     presets = {
         "smoke": small | {"units": 8, "embedding_dim": 8, "epochs": 2, "num_stories": 30},
         "quick": small,
-        "full": large | {"model": "ours", "epochs": 8, "batch_size": 64},
+        "full": large | {"model": "ours", "epochs": 3, "batch_size": 64},
         "post": large | {"model": "post", "epochs": 30, "batch_size": 160},
     }
     return parse_run_args(parser, presets, argv)
@@ -278,7 +278,7 @@ def row_name(args, data):
     what += f", {args.num_layers} layer(s)" * (args.num_layers != 2)
     what += "".join(f", without {name}" for name in args.without)
     what += ", with vectors" * bool(args.vectors)
-    return f"{'smoke' if args.smoke else args.preset}, {data}: {what}"
+    return f"{'smoke' if args.smoke else args.preset} x {args.epochs}, {data}: {what}"
 
 
 def main(argv=None):
