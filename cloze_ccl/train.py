@@ -246,8 +246,8 @@ def parse_args(argv=None):
     add("--learning-rate", type=float, help="of Adam; ours ends at 0; post: 0.001")
     add("--min-count", type=int, default=2, help="rarer words are unknown; post: 2")
     add("--num-stories", type=int, help="written stories to train on, three questions each")
-    small = {"model": "ours", "units": 64, "embedding_dim": 64, "batch_size": 32}
-    small |= {"num_stories": 1500, "epochs": 4, "learning_rate": 2e-3}
+    small = {"model": "ours", "units": 64, "embedding_dim": 64, "batch_size": 64}
+    small |= {"num_stories": 1500, "epochs": 3, "learning_rate": 3e-3}
     large = {"units": 128, "embedding_dim": 128, "num_stories": 10_000, "learning_rate": 1e-3}
     presets = {
         "smoke": small | {"units": 8, "embedding_dim": 8, "epochs": 2, "num_stories": 30},
