@@ -375,7 +375,7 @@ def test_record_of_a_run(tiny_run):
     assert set(metrics) == {"accuracy", *(f"accuracy, {name}" for name in names)}
     assert all(m["low"] <= m["value"] <= m["high"] and m["n"] == 30 for m in metrics.values())
     assert [entry["epoch"] for entry in record["history"]] == [1, 2]
-    assert record["row"] == "smoke, written stories v1: ours, without second-reading"
+    assert record["row"] == "smoke x 2, written stories v1: ours, without second-reading"
     asked = stories.load("test", 10)
     answers = {q.id: q.answer for q in asked}
     right, total = texts.exact_match(texts.read_answers(run_dir / "test.out"), answers)

@@ -273,8 +273,13 @@ def test_a_sparse_image_of_4_gib_is_quick(tmp_path):
         file.seek(3 << 30)
         file.write(data)
     start = time.perf_counter()
+    with image.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+    read = time.perf_counter()
     peak = peak_memory("--image", image, "--phrase", phrase, "--out", tmp_path / "out")
-    assert time.perf_counter() - start < 10 and peak < 100e6
+    # A command that looked at the hole in four encodings would need several times a plain read.
+    assert time.perf_counter() - read < 2 * (read - start) and peak < 100e6
     index = json.loads((tmp_path / "out/index.json").read_text())
     assert index["size"] == index["scanned_to"] == 4 << 30
     assert recovered(index, tmp_path / "out", phrase)[0][0] == data
