@@ -254,6 +254,18 @@ def test_the_example_of_the_readme_runs_with_the_functions_pasted(
     assert called == set(pasted)
 
 
+def test_the_index_names_every_copyable_function_and_what_it_needs():
+    row = r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| \[(\w+)\]\(\3/train\.py\) \| \[\d+\]"
+    found = re.findall(row, read("SNIPPETS.md"), re.MULTILINE)
+    listed = {(folder, name): set(re.findall(r"`(\w+)", needs)) for name, needs, folder in found}
+    assert len(listed) == len(found)
+    assert listed == {
+        (experiment, name): global_names(source) - {name}
+        for experiment in EXPERIMENTS
+        for name, source in copyable(experiment).items()
+    }
+
+
 # --- Commands ---
 
 
