@@ -13,6 +13,7 @@ from dog_finetune.pictures import UNREADABLE, read_picture
 
 KINDS = ("plain", "full", "light", "ours", "test")
 CHUNK = 32  # Inputs that go through a network at once.
+NOTED = 20  # After so many chunks it is noted how far the maps are.
 
 
 class Views:
@@ -76,7 +77,7 @@ def fill(path, model, shape, items):
             flat[done : done + len(chunk)] = apply(model, chunk)
             done += len(chunk)
             bar.update(len(chunk))
-            if count % 20 == 0 or done == total:
+            if count % NOTED == 0 or done == total:
                 maps.flush()
                 write_text(note, json.dumps({"done": done}))
     return maps

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from common.run import fail
+from data import dogs
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -252,6 +253,44 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
         for i in chosen:
             digest.update(f"{part} {labels[i]} ".encode() + looks[rows[i][0]][1])
     return splits, names, notes | {"sha256": digest.hexdigest()}
+
+
+# --- Drawn dogs and hidden labels ---
+def folder_or_share(text):
+    """--unlabelled as (folder, None) or (None, share)."""
+    try:
+        share = float(text or 0)
+    except ValueError:
+        return text, None
+    if not 0 <= share < 1:
+        fail(f"--unlabelled {text}: expected a folder or a share below 1")
+    return None, share
+
+
+def draw_dogs(args):
+    """The splits of the drawn dogs, the names of the breeds and notes, as load_folder."""
+    sizes = {"train": args.num_train, "valid": max(2, args.num_train // 4)}
+    sizes |= {"test": max(2, args.num_train // 2)}
+    splits = {s: dogs.load(s, range(args.breeds), count) for s, count in sizes.items()}
+    digest = hashlib.sha256(b"".join(x.tobytes() for x, _ in splits.values()))
+    splits["unlabelled"] = splits["train"][0][:0], np.empty(0, int)
+    notes = {"name": f"drawn dogs v{dogs.VERSION}", "sha256": digest.hexdigest()}
+    return splits, [f"breed {number}" for number in range(args.breeds)], notes
+
+
+def hide_labels(splits, share):
+    """A share of the training pictures of each class becomes unlabelled; one at least stays."""
+    sources, labels = splits["train"]
+    rng, hidden = np.random.default_rng(4611), np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        hidden[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+    known, unknown = np.flatnonzero(~hidden), np.flatnonzero(hidden)
+    others = splits["unlabelled"]
+    parts = {"train": ([sources[i] for i in known], labels[known])}
+    unlabelled = [sources[i] for i in unknown], labels[unknown]
+    parts["unlabelled"] = [*others[0], *unlabelled[0]], np.append(others[1], unlabelled[1])
+    return splits | parts
 
 
 # --- Drawings ---

@@ -28,6 +28,17 @@ def best_blend(found, splits, blend):
 
 
 # --- Measures ---
+def row_name(args, data):
+    """The line of the table that a run belongs to: what was chosen, but for the seed."""
+    words = [args.recipe, data, f"{args.backbone} {args.image_size}"]
+    dropped = set(args.without) - ({"pseudo"} if args.unlabelled is None else set())
+    if args.recipe == "post" and dropped:
+        words.append(f"without {', '.join(sorted(dropped))}")
+    words += [f"{args.unlabelled} unlabelled"] if args.unlabelled else []
+    words += [f"{args.draws} draws"] if args.draws > 1 else []
+    return ", ".join(words)
+
+
 def calibration_error(probabilities, labels, bins=15):
     """Expected calibration error: how far confidence and accuracy lie apart, on average."""
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
-from dog_finetune import report, stages
-from dog_finetune.pictures import crop_and_colour, fixed_view, load_folder
+from dog_finetune import pictures, report, stages
 
 PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
 
@@ -94,8 +93,7 @@ def augment(picture, read_other, rng, light=False, masks=True):
 def sample_pairs(labels, rng, num_classes=16, per_class=2):
     """The rows of one batch: distinct classes in proportion to their size, two pictures each."""
     classes, sizes = np.unique(labels, return_counts=True)
-    num_classes = min(num_classes, len(classes))
-    rows = []
+    num_classes, rows = min(num_classes, len(classes)), []
     for label in rng.choice(classes, num_classes, replace=False, p=sizes / sizes.sum()):
         members = np.flatnonzero(labels == label)
         rows.extend(rng.choice(members, per_class, replace=len(members) < per_class))
@@ -130,23 +128,26 @@ def build_backbone(name="xception", image_size=299, weights="imagenet", blocks=2
     or pooling; blocks are counted by position, as their layers' names do not tell them apart.
 
     Args:
-        name: lower case, as "xception" or "efficientnetv2b0"; "mobilenetv2-0.35" is a width.
+        name: lower case, as "efficientnetv2b0"; "mobilenetv2-0.35" is a width; or a function of
+            your own with the arguments include_top, weights, input_tensor and scaling inside.
         weights: None, "imagenet" or the path of a file made without the top.
 
     Returns:
         The frozen stem: uint8 pictures (batch, size, size, 3) to feature maps, each network's
         own scaling inside; and the tail: these maps to one vector a picture.
     """
-    name, _, width = name.partition("-")
-    networks = {n.lower(): n for n in dir(keras.applications) if n[0].isupper()}
-    if name not in networks:
-        raise ValueError(f"no network {name}: there are {', '.join(sorted(networks))}")
-    network = getattr(keras.applications, networks[name])
-    modules = [m for m in vars(keras.applications).values() if hasattr(m, "preprocess_input")]
-    module = next(m for m in modules if network in vars(m).values())
-    inputs = keras.Input((image_size, image_size, 3), dtype="uint8", name="picture")
-    x = module.preprocess_input(ops.cast(inputs, "float32"))
-    options = {"alpha": float(width)} if width else {}
+    x = inputs = keras.Input((image_size, image_size, 3), dtype="uint8", name="picture")
+    network, options = name, {}
+    if not callable(name):
+        name, _, width = name.partition("-")
+        networks = {n.lower(): n for n in dir(keras.applications) if n[0].isupper()}
+        if name not in networks:
+            raise ValueError(f"no network {name}: there are {', '.join(sorted(networks))}")
+        network = getattr(keras.applications, networks[name])
+        modules = [m for m in vars(keras.applications).values() if hasattr(m, "preprocess_input")]
+        module = next(m for m in modules if network in vars(m).values())
+        x = module.preprocess_input(ops.cast(inputs, "float32"))
+        options = {"alpha": float(width)} if width else {}
     whole = network(include_top=False, weights=weights, input_tensor=x, **options)
 
     steps, last_use = whole.operations, {}
@@ -163,7 +164,7 @@ def build_backbone(name="xception", image_size=299, weights="imagenet", blocks=2
             found += any(len(w.shape) == 4 for w in weights_after)
             end = i
     if found < blocks:
-        raise ValueError(f"{name} has {found} blocks to train, not {blocks}")
+        raise ValueError(f"it has {found} blocks to train, not {blocks}")
     cut = steps[end].output
     stem = keras.Model(inputs, cut, name="stem")
     tail = keras.Model(cut, layers.GlobalAveragePooling2D()(whole.output), name="tail")
@@ -182,12 +183,11 @@ def build_heads(feature_dim=2048, num_classes=100, units=64, gated=True, auxilia
     if gated:
         gate = layers.Dense(units, "sigmoid", name="gate")(x)
         features = layers.Dense(units, name="linear")(x) * gate
-    head = layers.Dense(num_classes, "softmax", name="main", dtype="float32")
-    outputs = {"main": head(features), "features": features}
+    softmax = {"activation": "softmax", "dtype": "float32"}  # In full precision, always.
+    outputs = {"main": layers.Dense(num_classes, name="main", **softmax)(features)}
     if auxiliary:
-        head = layers.Dense(num_classes, "softmax", name="auxiliary", dtype="float32")
-        outputs["auxiliary"] = head(x)
-    return keras.Model(x, outputs, name="heads")
+        outputs["auxiliary"] = layers.Dense(num_classes, name="auxiliary", **softmax)(x)
+    return keras.Model(x, outputs | {"features": features}, name="heads")
 
 
 def build_training_model(models, centres=None):
@@ -218,8 +218,9 @@ def output_is_loss(y_true, y_pred):
 def build_model(args, num_classes):
     """The four parts that all stages share: stem, tail, heads, and the centres or None."""
     weights = None if args.weights in ("none", "drawn") else args.weights
+    name = stages.build_small if args.backbone == "small" else args.backbone
     try:
-        stem, tail = build_backbone(args.backbone, args.image_size, weights, args.blocks)
+        stem, tail = build_backbone(name, args.image_size, weights, args.blocks)
     except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
         reason = str(error).splitlines()[0]
         fail(
@@ -255,15 +256,15 @@ def load_data(args, draw=0):
 
     Sources are paths or arrays. A share of the training pictures can play unlabelled ones.
     """
-    unlabelled, share = stages.folder_or_share(args.unlabelled)
+    unlabelled, share = pictures.folder_or_share(args.unlabelled)
     if args.data is None:
-        splits, names, notes = stages.draw_dogs(args)
+        splits, names, notes = pictures.draw_dogs(args)
     else:
         parts = (args.valid, args.test, unlabelled, args.shares, draw)
-        splits, names, notes = load_folder(args.data, *parts)
+        splits, names, notes = pictures.load_folder(args.data, *parts)
         notes = {"name": Path(args.data).resolve().name} | notes
     if share:
-        splits = stages.hide_labels(splits, share)
+        splits = pictures.hide_labels(splits, share)
     return splits, names, notes | {f"num_{s}": len(y) for s, (_, y) in splits.items()}
 
 
@@ -272,9 +273,9 @@ def make_view(labels, without, kind, row, number, rng, read):
     if kind == "plain":
         return read(row)
     if kind == "test":
-        return fixed_view(read(row), *number)
+        return pictures.fixed_view(read(row), *number)
     if kind == "ours":
-        return crop_and_colour(read(row), rng)
+        return pictures.crop_and_colour(read(row), rng)
     if kind == "full" and "splices" not in without and labels[row] >= 0 and rng.random() < 0.5:
         mate = rng.choice(np.flatnonzero(labels == labels[row]))
         return splice(read(row), read(mate), rng.integers(4), rng.uniform(0.25, 0.75))
@@ -288,7 +289,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--recipe", choices=("post", "ours", "probe"), help="probe: a softmax, nothing else")
     add("--without", nargs="+", choices=PIECES, default=[], help="pieces of the post to leave out")
-    add("--backbone", metavar="NAME", help="of keras.applications, or NAME-WIDTH; post: xception")
+    add("--backbone", metavar="NAME", help="small, or of keras.applications; post: xception")
     add("--weights", metavar="imagenet|none|drawn|PATH", help="drawn: learnt from other breeds")
     add("--image-size", type=int, metavar="N", help="pixels of a side; post: 299")
     add("--blocks", type=int, help="last blocks of the backbone that are trained; post: 2")
@@ -307,17 +308,15 @@ def parse_args(argv=None):
     add("--decay", type=float, default=0.8, help="ours: of the rate, from block to block")
     add("--mixup", type=float, default=0.2, help="ours: 0 for none")
     add("--tta", type=int, help="views of each test picture")
-    quick = {"recipe": "post", "blocks": 2, "shares": [0.1, 0.1], "breeds": 20, "num_train": 40}
-    quick |= {"views": 4, "tta": 1}
+    quick = {"recipe": "post", "shares": [0.1, 0.1], "breeds": 20, "num_train": 40, "tta": 1}
+    quick |= {"views": 4}
+    tiny = {"breeds": 3, "num_train": 8, "views": 2, "epochs": [2, 2, 2], "steps": 2}
+    post = {"backbone": "xception", "image_size": 299, "weights": "imagenet", "views": 10}
     presets = {
-        "smoke": quick
-        | {"breeds": 3, "num_train": 8, "views": 2, "epochs": [2, 2, 2], "steps": 2}
-        | {"image_size": 32},
+        "smoke": quick | tiny | {"image_size": 32},
         "quick": quick,
-        "full": quick | {"recipe": "ours", "blocks": 8, "fresh": True, "tta": 4},
-        "post": quick
-        | {"backbone": "xception", "image_size": 299, "weights": "imagenet"}
-        | {"views": 10, "epochs": [10, 10, 10], "steps": 600, "fresh": True},
+        "full": quick | {"recipe": "ours", "fresh": True, "tta": 4},
+        "post": quick | post | {"epochs": [10, 10, 10], "steps": 600, "fresh": True},
     }
     return stages.settle(parse_run_args(parser, presets, argv))
 
@@ -338,7 +337,7 @@ def main(argv=None):
     report.save_model(run, parts)
     metrics, details, captions, run.history = report.report(args, run, drawn, done, choose_blend)
     return run.finish(
-        row=stages.row_name(args, notes["name"]),
+        row=report.row_name(args, notes["name"]),
         data=notes,
         metrics=metrics,
         selection="each stage at its best validation epoch; the blend by validation",
