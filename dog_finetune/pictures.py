@@ -240,6 +240,8 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
         for part, share in zip(("test", "valid"), shares, strict=True)
     ]
     side[own] = split_rows(labels[own], groups[own], names, *left, draw)
+    held = np.isin(side, ["valid", "test"])  # With those that were split off now.
+    twin |= (side == "unlabelled") & np.isin(groups, groups[held])
     side[twin] = "twin"
     for label, name in enumerate(names):
         if not ((side == "train") & (labels == label)).any():

@@ -3,6 +3,7 @@
 import functools
 import os
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,11 +13,8 @@ from data import dogs
 from dog_finetune import features
 from dog_finetune.report import best_blend, mixed
 
-OTHERS, PER_OTHER, PRETRAIN_EPOCHS = (
-    40,
-    40,
-    12,
-)  # What --weights drawn learns: breeds, pictures, how long.
+# What --weights drawn learns: so many breeds, pictures of each, epochs.
+OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 100, 5
 
 
 # --- Settings ---
@@ -28,7 +26,7 @@ def settle(args):
     args.image_size = args.image_size or (64 if drawn else 224)
     args.weights = args.weights or ("drawn" if drawn else "imagenet")
     args.epochs = args.epochs or ([40] if probe else [20, 12] if ours else [30, 10, 10])
-    args.learning_rate = args.learning_rate or (5e-3 if ours else 1e-4)
+    args.learning_rate = args.learning_rate or (5e-3 if ours else 1e-3 if drawn else 1e-4)
     if probe or ours:
         args.without = ["glu", "center", "auxiliary", "splices", "masks", "light", "pseudo"]
     if probe:
@@ -124,12 +122,14 @@ def pretrain(args, run, stem, tail, make_view, pool, prefix):
     steps = max(1, len(labels) // 64)
     rate = keras.optimizers.schedules.CosineDecay(3e-3, steps * epochs)
     crossentropy = {"main": "categorical_crossentropy"}
-    model.compile(keras.optimizers.Adam(rate), crossentropy, metrics={"main": "accuracy"}, **xla())
+    model.compile(
+        keras.optimizers.Adam(rate), crossentropy, metrics={"main": "accuracy"}, **how(args)
+    )
     history, seconds = train_stage(
         *(run, f"{prefix}stage0", model),
         functools.partial(
             features.batches,
-            *(features.from_views(views, "light"), labels, draw_64, ["main"], len(others)),
+            *(features.from_views(views, "plain"), labels, draw_64, ["main"], len(others)),
             *((args.seed, 0), steps),
         ),
         *(steps, epochs),
@@ -171,12 +171,31 @@ def build_small(include_top, weights, input_tensor):
     return model
 
 
+def backbone_of(args, build):
+    """build() with the settings of a run; what cannot be built or loaded is one line."""
+    weights = None if args.weights in ("none", "drawn") else args.weights
+    name = build_small if args.backbone == "small" else args.backbone
+    try:
+        with warnings.catch_warnings():
+            # Weights that are only in part those of the network are an error, too.
+            warnings.filterwarnings("error", message="Skipping")
+            return build(name, args.image_size, weights, args.blocks)
+    except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
+        fail(
+            f"no --backbone {args.backbone} with --weights {args.weights} "
+            f"({str(error).splitlines()[0]}); --weights PATH takes a file made without the top, "
+            "--weights none starts from scratch"
+        )
+
+
 def draw_64(labels, rng):
     return rng.choice(len(labels), min(64, len(labels)), replace=False)
 
 
-def xla():
+def how(args):
     """For compile: on a CPU, XLA compiles a deep network for minutes and runs it no faster."""
+    if args.smoke:
+        return {"run_eagerly": True}  # A few steps take less than to compile them.
     return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
 
 

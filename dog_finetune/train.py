@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
+from common.run import Run, keras, layers, ops, parse_run_args, run_script
 from dog_finetune import pictures, report, stages
 
 PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
@@ -217,16 +217,7 @@ def output_is_loss(y_true, y_pred):
 
 def build_model(args, num_classes):
     """The four parts that all stages share: stem, tail, heads, and the centres or None."""
-    weights = None if args.weights in ("none", "drawn") else args.weights
-    name = stages.build_small if args.backbone == "small" else args.backbone
-    try:
-        stem, tail = build_backbone(name, args.image_size, weights, args.blocks)
-    except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
-        reason = str(error).splitlines()[0]
-        fail(
-            f"no --backbone {args.backbone} with --weights {args.weights} ({reason}); --weights "
-            "PATH takes a file made without the top, --weights none starts from scratch"
-        )
+    stem, tail = stages.backbone_of(args, build_backbone)
     pieces = {"gated": "glu" not in args.without, "auxiliary": "auxiliary" not in args.without}
     heads = build_heads(tail.output.shape[-1], num_classes, **pieces)
     centres = layers.Embedding(num_classes, heads.output["features"].shape[-1])
@@ -246,7 +237,7 @@ def compiled(args, models, centres, num_steps):
         post = keras.optimizers.SGD(args.learning_rate, momentum=0.9)
         optimizer = stages.decaying_sgd(model, args, num_steps) if ours else post
     loss_weights, measures = {name: weights[name] for name in losses}, {"main": "accuracy"}
-    model.compile(optimizer, losses, loss_weights, measures, **stages.xla())
+    model.compile(optimizer, losses, loss_weights, measures, **stages.how(args))
     return model, list(losses)
 
 
