@@ -311,7 +311,8 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
                     valid_x = plain_pictures(held["valid"])
             models = [heads] if only_heads else [tail, heads]
             models = [stem, *models] if args.fresh and not only_heads else models
-            steps = args.steps or -(-(labels >= 0).sum() // 32)
+            batch_size = 2 * min(16, num_classes)
+            steps = args.steps or -(-(labels >= 0).sum() // batch_size)
             model, outputs = compiled(args, models, centres, steps * epochs)
             valid = None
             if valid_x is not None:
