@@ -119,17 +119,17 @@ def pretrain(args, run, stem, tail, make_view, pool, prefix):
     for layer in (*stem.layers, *tail.layers):
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9  # So short a training needs statistics that keep up.
-    steps = max(1, len(labels) // 64)
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps * epochs)
+    steps = max(1, len(labels) // 32)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)
     crossentropy = {"main": "categorical_crossentropy"}
     model.compile(
         keras.optimizers.Adam(rate), crossentropy, metrics={"main": "accuracy"}, **how(args)
     )
-    history, seconds = train_stage(
+    history, _ = train_stage(
         *(run, f"{prefix}stage0", model),
         functools.partial(
             features.batches,
-            *(features.from_views(views, "plain"), labels, draw_64, ["main"], len(others)),
+            *(features.from_views(views, "plain"), labels, draw_32, ["main"], len(others)),
             *((args.seed, 0), steps),
         ),
         *(steps, epochs),
@@ -138,7 +138,7 @@ def pretrain(args, run, stem, tail, make_view, pool, prefix):
     stem.trainable = False
     for layer in frozen:
         layer.trainable = False
-    return history, seconds
+    return history
 
 
 def load_best(model, path):
@@ -188,8 +188,8 @@ def backbone_of(args, build):
         )
 
 
-def draw_64(labels, rng):
-    return rng.choice(len(labels), min(64, len(labels)), replace=False)
+def draw_32(labels, rng):
+    return rng.choice(len(labels), min(32, len(labels)), replace=False)
 
 
 def how(args):
@@ -261,7 +261,8 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
     if "pseudo" in args.without:
         others = []
     labels = np.append(labels, np.full(len(others), -1))
-    given, history, details, found = len(sources), [], {"seconds": {}}, {}
+    given, history, found = len(sources), [], {}
+    details = {"pictures per second": {}}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def views_of(sources, labels):
@@ -269,8 +270,7 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
             return features.Views(sources, args.image_size, args.seed, make, pool)
 
         if args.weights == "drawn":
-            history, seconds = pretrain(args, run, stem, tail, make_view, pool, prefix)
-            details["seconds"]["stage0"] = seconds
+            history = pretrain(args, run, stem, tail, make_view, pool, prefix)
         train = views_of([*sources, *others], labels)
         held = {s: views_of(x, None) for s, (x, y) in splits.items() if len(y) and s != "train"}
         if not len(others):
@@ -288,8 +288,10 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
                 share = best_blend(found["stage3"], splits, blend)
                 guesses = mixed(found["stage3"]["unlabelled"], share).argmax(-1)
                 labels[given:] = guesses
-                right = (guesses == hidden)[hidden >= 0]
-                details["pseudo-labels"] = f"{len(guesses)}, {right.mean():.1%} of known ones right"
+                details["pseudo-labels"] = len(guesses)
+                if (hidden >= 0).any():  # Of pictures whose labels were only hidden.
+                    right = (guesses == hidden)[hidden >= 0].mean()
+                    details["pseudo-labels that are right"] = round(float(right), 4)
             valid_x = None
             if only_heads or not args.fresh:
                 path = run.dir / f"{prefix}{kind}-maps.npy"
@@ -329,7 +331,9 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
                 *(steps, epochs, valid),
             )
             history += entries
-            details["seconds"][stage] = seconds
+            if seconds:  # Not known of a stage that was stopped and resumed.
+                speed = steps * epochs * batch_size / seconds
+                details["pictures per second"][stage] = round(speed, 1)
             found[stage] = {split: score(scorer, maps[split]) for split in maps}
     return found, history, details
 
