@@ -14,7 +14,7 @@ from dog_finetune import features
 from dog_finetune.report import best_blend, mixed
 
 # What --weights drawn learns: so many breeds, pictures of each, epochs.
-OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 100, 5
+OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 80, 4
 
 
 # --- Settings ---
