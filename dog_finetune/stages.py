@@ -333,7 +333,7 @@ def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_vie
             history += entries
             if seconds:  # Not known of a stage that was stopped and resumed.
                 speed = steps * epochs * batch_size / seconds
-                details["pictures per second"][stage] = round(speed, 1)
+                details["pictures per second"][stage] = round(float(speed), 1)
             found[stage] = {split: score(scorer, maps[split]) for split in maps}
     return found, history, details
 
