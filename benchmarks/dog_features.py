@@ -72,9 +72,9 @@ def time_stage(args, views, labels, stem, tail, epochs, folder, number):
         made = features.batches(
             get, labels, train.sample_pairs, outputs, num_classes, (0, number), steps
         )
-        model.fit(made, steps_per_epoch=1, verbose=0)  # Compiles.
+        model.fit(made, steps_per_epoch=1, shuffle=False, verbose=0)  # Compiles.
         start = time.perf_counter()
-        model.fit(made, steps_per_epoch=steps, verbose=0)
+        model.fit(made, steps_per_epoch=steps, shuffle=False, verbose=0)
         spent[name] = time.perf_counter() - start + once / epochs
         text = f"{spent[name]:.2f} s an epoch of {32 * steps} pictures, {epochs} epochs"
         print(f"stage 1, {name}: {text}", flush=True)
