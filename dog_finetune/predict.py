@@ -1,0 +1,184 @@
+"""Says what is in a picture, with a trained network.
+
+python dog_finetune/predict.py                       # test pictures: a grid of hits and misses
+python dog_finetune/predict.py a.jpg DIR --tta 4     # your files and folders, the five best
+python dog_finetune/predict.py --explain a.jpg       # where it looked (Grad-CAM), as a picture
+python dog_finetune/predict.py --submission out.txt DIR    # the contest's lines, CLASS<TAB>ID
+python dog_finetune/predict.py --export onnx
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from common.run import fail, find_run, keras, load_file, run_script, write_text
+from dog_finetune.features import predict
+from dog_finetune.pictures import (
+    UNREADABLE,
+    fixed_view,
+    heat,
+    picture_grid,
+    picture_paths,
+    read_picture,
+)
+
+
+def load_run(run_dir):
+    """The network of a run, and its notes: classes, share of the main head, size."""
+    notes = load_file(run_dir / "classes.json")
+    if not {"classes", "share", "image_size"} <= set(notes):
+        fail(f"{run_dir / 'classes.json'} is damaged")
+    return load_file(run_dir / "model.keras"), notes
+
+
+def probabilities(model, notes, pictures, views=1):
+    """Blended over the heads, the mean over so many fixed views: (n, classes)."""
+    total = 0
+    for number in range(views):
+        shown = np.stack([fixed_view(picture, number) for picture in pictures])
+        heads = predict(model, shown)
+        total = total + blend(heads, notes["share"])
+    return total / views
+
+
+def blend(heads, share):
+    return share * heads["main"] + (1 - share) * heads.get("auxiliary", heads["main"])
+
+
+def head_gradient(heads, vector, label, share):
+    """How the blended logit of a class changes with each entry of the vector (entries,)."""
+    weights = {layer.name: layer.get_weights() for layer in heads.layers if layer.weights}
+    gradient = weights["main"][0][:, label]
+    if "gate" in weights:
+        (linear, bias), (gate, gate_bias) = weights["linear"], weights["gate"]
+        opened = 1 / (1 + np.exp(-(vector @ gate + gate_bias)))
+        slope = (vector @ linear + bias) * opened * (1 - opened)
+        gradient = linear @ (gradient * opened) + gate @ (gradient * slope)
+    if "auxiliary" in weights:
+        gradient = share * gradient + (1 - share) * weights["auxiliary"][0][:, label]
+    return gradient
+
+
+def explain(model, notes, pictures, labels):
+    """Grad-CAM: for each picture the shares (rows, columns), 0 to 1, of places in its label.
+
+    Behind the feature maps stand only their mean and the heads, so the gradient is known in
+    closed form, on every backend.
+    """
+    stem, tail, heads = (model.get_layer(name) for name in ("stem", "tail", "heads"))
+    places = keras.Model(tail.input, tail.layers[-1].input)
+    shares = []
+    for maps, label in zip(predict(places, predict(stem, pictures)), labels, strict=True):
+        gradient = head_gradient(heads, maps.mean((0, 1)), label, notes["share"])
+        weights = np.maximum(maps @ gradient, 0)
+        shares.append(weights / max(weights.max(), 1e-9))
+    return shares
+
+
+def export(model, notes, run_dir, kind):
+    """The network with one output, in another format; returns its path."""
+    name, format = {
+        "onnx": ("model.onnx", "onnx"),
+        "saved_model": ("saved_model", "tf_saved_model"),
+    }[kind]
+    single = keras.Model(model.input, blend(model.output, notes["share"]))
+    try:
+        single.predict_on_batch(np.zeros((1, *model.input.shape[1:]), "uint8"))
+        single.export(run_dir / name, format=format, verbose=False)
+    except Exception as error:  # Of many kinds, from whichever converter is missing.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        fail(f"--export {kind} is not possible with {keras.backend.backend()} here: {reason}")
+    return run_dir / name
+
+
+def read_all(paths, size):
+    """The files of paths and folders, their pictures, and how many could not be read."""
+    files, pictures, unreadable = [], [], 0
+    for path in paths:
+        found = picture_paths(path) if path.is_dir() else [path]
+        if not found:
+            fail(f"no pictures in {path}")
+        for file in found:
+            try:
+                pictures.append(read_picture(file, size))
+                files.append(file)
+            except UNREADABLE as error:
+                print(f"error: {file}: {error}", file=sys.stderr)
+                unreadable += 1
+    return files, pictures, unreadable
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("paths", nargs="*", type=Path, help="pictures and folders of pictures")
+    add("--tta", type=int, default=1, metavar="N", help="mean over N views; default: 1")
+    add("--explain", action="store_true", help="a picture of where it looked")
+    add("--submission", type=Path, metavar="FILE", help="write lines CLASS<TAB>ID")
+    add("--export", choices=("onnx", "saved_model"), help="write the network for other programs")
+    add("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
+    add("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.tta < 1:
+        fail("--tta: expected 1 or more")
+    run_dir = find_run("dog_finetune", args.run_dir)
+    model, notes = load_run(run_dir)
+    names = notes["classes"]
+    if args.export:
+        print(export(model, notes, run_dir, args.export))
+        return []
+    truths, unreadable = None, 0
+    if args.paths:
+        files, pictures, unreadable = read_all(args.paths, notes["image_size"])
+    else:
+        examples = load_file(run_dir / "examples.npz")
+        pictures, truths = list(examples["pictures"]), examples["labels"]
+        files = [f"test picture {number}" for number in range(1, len(truths) + 1)]
+    lines = []
+    if pictures:
+        shares = probabilities(model, notes, pictures, args.tta)
+        best = np.argsort(-shares, -1, kind="stable")[:, :5]
+        for file, share, top in zip(files, shares, best, strict=True):
+            top5 = [[names[i], round(float(share[i]), 4)] for i in top]
+            line = {"path": str(file), "label": top5[0][0], "probability": top5[0][1]}
+            lines.append(line | {"top5": top5})
+    for number, line in enumerate(lines):
+        if args.json:
+            print(json.dumps(line, ensure_ascii=False))
+        else:
+            text = ", ".join(f"{name} {share:.1%}" for name, share in line["top5"])
+            truth = f"  (it is {names[truths[number]]})" if truths is not None else ""
+            print(f"{line['path']}: {text}{truth}")
+    if args.submission:
+        rows = [f"{line['label']}\t{Path(line['path']).stem}\n" for line in lines]
+        write_text(args.submission, "".join(rows))
+    if pictures and (args.explain or truths is not None):
+        texts = [f"{line['label']} {line['probability']:.0%}" for line in lines]
+        if truths is not None:
+            for i, truth in enumerate(truths):
+                mark = "hit" if names[truth] == lines[i]["label"] else f"MISS: {names[truth]}"
+                texts[i] += f"\n{mark}"
+        if args.explain:
+            weights = explain(model, notes, np.stack(pictures), best[:, 0])
+            seen = [heat(p, w) for p, w in zip(pictures, weights, strict=True)]
+            pictures = [picture for pair in zip(pictures, seen, strict=True) for picture in pair]
+            texts = [text for t in texts for text in (t, "where it looked")]
+        path = run_dir / ("explained.png" if args.explain else "predictions.png")
+        picture_grid(path, pictures, texts)
+        print(f"picture: {path}", file=sys.stderr)
+    if unreadable:
+        raise SystemExit(2)
+    return lines
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,345 @@
+"""The stages of a training, one after the other."""
+
+import functools
+import os
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from common.run import fail, keras, layers
+from data import dogs
+from dog_finetune import features
+from dog_finetune.report import best_blend, mixed
+
+# What --weights drawn learns: so many breeds, pictures of each, epochs.
+OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 80, 4
+
+
+# --- Settings ---
+def settle(args):
+    """Fills in what depends on the data and on the recipe, and refuses what makes no sense."""
+    drawn = args.data is None
+    ours, probe = args.recipe == "ours", args.recipe == "probe"
+    args.backbone = args.backbone or ("small" if drawn else "mobilenetv2")
+    args.image_size = args.image_size or (64 if drawn else 224)
+    args.weights = args.weights or ("drawn" if drawn else "imagenet")
+    args.epochs = args.epochs or ([40] if probe else [20, 12] if ours else [30, 10, 10])
+    args.learning_rate = args.learning_rate or (5e-3 if ours else 1e-3 if drawn else 1e-4)
+    if probe or ours:
+        args.without = ["glu", "center", "auxiliary", "splices", "masks", "light", "pseudo"]
+    if probe:
+        args.views, args.fresh = 1, False
+    if args.unlabelled is None and "pseudo" not in args.without:
+        args.without = [*args.without, "pseudo"]
+    args.without = sorted(set(args.without))
+    args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
+    stages = 1 if probe else 2 if ours else 3
+    if args.smoke:
+        args.epochs = args.epochs[:stages]
+    if len(args.epochs) != stages:
+        fail(f"--epochs: recipe {args.recipe} has {stages} stages, not {len(args.epochs)}")
+    numbers = (args.image_size, args.blocks, args.draws, args.num_train, args.views, args.tta)
+    if min(*numbers, *args.epochs, args.learning_rate) <= 0 or (args.steps or 1) < 1:
+        fail("expected sizes, epochs and the learning rate above 0")
+    if min(args.shares) < 0 or sum(args.shares) >= 0.9 or args.shares[0] == 0:
+        fail("--shares: expected two parts of 1, as 0.1 0.1; the second may be 0")
+    if not 1 < args.breeds <= dogs.NUM_BREEDS - 20:
+        fail(f"--breeds: expected 2 to {dogs.NUM_BREEDS - 20}; the others teach the network")
+    if args.draws > 1 and drawn:
+        fail("--draws: drawn dogs are drawn as train, valid and test; splits are of --data")
+    if not drawn and args.weights == "drawn":
+        fail("--weights drawn is for drawn dogs: give imagenet, none or a file")
+    return args
+
+
+# --- Optimizer of ours ---
+def layerwise_sgd():
+    """A registered SGD whose rates[i] scales the steps of the i-th trainable variable."""
+
+    @keras.saving.register_keras_serializable("kexue")
+    class LayerwiseSGD(keras.optimizers.SGD):
+        def __init__(self, learning_rate=1e-2, rates=(), **keywords):
+            super().__init__(learning_rate, **keywords)
+            self.rates = list(rates)
+
+        def update_step(self, gradient, variable, learning_rate):
+            rate = self.rates[self._get_variable_index(variable)] if self.rates else 1.0
+            super().update_step(gradient, variable, learning_rate * rate)
+
+        def get_config(self):
+            return super().get_config() | {"rates": self.rates}
+
+    return LayerwiseSGD
+
+
+def decaying_sgd(model, args, num_steps):
+    """SGD with a cosine and a running mean of the weights; early blocks learn more slowly.
+
+    The rate falls by the factor --decay from block to block, evenly by the layers' positions.
+    """
+    scales = {}
+    for part in model.layers:
+        if part.name == "tail":
+            for i, layer in enumerate(part.layers, 1):
+                scale = args.decay ** (args.blocks * (1 - i / len(part.layers)))
+                scales |= {id(variable): scale for variable in layer.trainable_variables}
+    rates = [scales.get(id(variable), 1.0) for variable in model.trainable_variables]
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, num_steps - num_steps // 20),
+        warmup_target=args.learning_rate,
+        warmup_steps=num_steps // 20,
+    )
+    averages = {"use_ema": True, "ema_momentum": 0.99}
+    return layerwise_sgd()(schedule, rates, momentum=0.9, nesterov=True, **averages)
+
+
+# --- Training ---
+def pretrain(args, run, stem, tail, make_view, pool, prefix):
+    """Stage 0 of --weights drawn: the whole network learns breeds that are not asked for later.
+
+    A network of random weights has no features to train heads on, and drawn dogs need no
+    download. This is the only time that BatchNormalization learns its statistics.
+    """
+    others = range(args.breeds, min(args.breeds + OTHERS, dogs.NUM_BREEDS))
+    per_breed, epochs = (4, 2) if args.smoke else (PER_OTHER, PRETRAIN_EPOCHS)
+    drawn = {s: dogs.load(s, others, n) for s, n in (("train", per_breed), ("valid", 4))}
+    views, valid = (
+        features.Views(x, args.image_size, args.seed, functools.partial(make_view, y, ()), pool)
+        for x, y in drawn.values()
+    )
+    labels, shares = drawn["train"][1], np.eye(len(others), dtype="float32")[drawn["valid"][1]]
+    x = keras.Input(stem.input.shape[1:], dtype=stem.input.dtype, name="x")
+    outputs = {"main": layers.Dense(len(others), "softmax")(tail(stem(x)))}
+    model = keras.Model({"x": x}, outputs)
+    frozen = [layer for layer in tail.layers if not layer.trainable]
+    stem.trainable = tail.trainable = True
+    for layer in (*stem.layers, *tail.layers):
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9  # So short a training needs statistics that keep up.
+    steps = max(1, len(labels) // 32)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)
+    crossentropy = {"main": "categorical_crossentropy"}
+    model.compile(
+        keras.optimizers.Adam(rate), crossentropy, metrics={"main": "accuracy"}, **how(args)
+    )
+    history, _ = train_stage(
+        *(run, f"{prefix}stage0", model),
+        functools.partial(
+            features.batches,
+            *(features.from_views(views, "plain"), labels, draw_32, ["main"], len(others)),
+            *((args.seed, 0), steps),
+        ),
+        *(steps, epochs),
+        features.with_targets(plain_pictures(valid), shares, ["main"]),
+    )
+    stem.trainable = False
+    for layer in frozen:
+        layer.trainable = False
+    return history
+
+
+def load_best(model, path):
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        fail(f"{path} is missing or damaged: {str(error).splitlines()[0]}")
+
+
+def evaluate(model, data):
+    return model.evaluate(*data, batch_size=64, verbose=0, return_dict=True)
+
+
+def build_small(include_top, weights, input_tensor):
+    """Four residual blocks, which learn drawn dogs from nothing in a minute."""
+
+    def convolution(x, filters, size=3, strides=1):
+        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(input_tensor)
+    x = layers.ReLU()(convolution(x, 24, 3, 2))
+    for filters, strides in ((48, 2), (96, 2), (96, 1), (192, 2)):
+        short = convolution(x, filters, 1, strides)
+        x = layers.ReLU()(convolution(x, filters, 3, strides))
+        x = layers.ReLU()(layers.Add()([convolution(x, filters), short]))
+    model = keras.Model(input_tensor, x)
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+def backbone_of(args, build):
+    """build() with the settings of a run; what cannot be built or loaded is one line."""
+    weights = None if args.weights in ("none", "drawn") else args.weights
+    name = build_small if args.backbone == "small" else args.backbone
+    try:
+        with warnings.catch_warnings():
+            # Weights that are only in part those of the network are an error, too.
+            warnings.filterwarnings("error", message="Skipping")
+            return build(name, args.image_size, weights, args.blocks)
+    except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
+        fail(
+            f"no --backbone {args.backbone} with --weights {args.weights} "
+            f"({str(error).splitlines()[0]}); --weights PATH takes a file made without the top, "
+            "--weights none starts from scratch"
+        )
+
+
+def draw_32(labels, rng):
+    return rng.choice(len(labels), min(32, len(labels)), replace=False)
+
+
+def how(args):
+    """For compile: on a CPU, XLA compiles a deep network for minutes and runs it no faster."""
+    if args.smoke:
+        return {"run_eagerly": True}  # A few steps take less than to compile them.
+    return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
+
+
+def plain_pictures(views):
+    return np.stack(list(views.in_order(("plain", row) for row in range(len(views.sources)))))
+
+
+def train_stage(run, name, model, make_batches, steps, epochs, valid):
+    """Trains or goes on; leaves the model at its best validation epoch. Returns the history.
+
+    Without validation pictures (valid is None) the last epoch is taken.
+    """
+    print(name, flush=True)
+    accuracy = "accuracy" if len(model.outputs) == 1 else "main_accuracy"
+    checkpoint = run.checkpoint(model, f"val_{accuracy}" if valid else None, prefix=f"{name}-")
+    start, first_epoch = time.time(), len(run.history)
+    if first_epoch < epochs:
+        model.fit(
+            make_batches(first_epoch),
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            validation_data=valid,
+            validation_batch_size=64,
+            callbacks=[checkpoint],
+            shuffle=False,
+            verbose=run.verbose,
+        )
+    seconds = None if run.args.resume else time.time() - start
+    if valid:
+        load_best(model, run.dir / f"{name}-model.keras")
+    if model.optimizer.use_ema:  # The running mean of the weights, if it does as well.
+        best = model.get_weights()
+        scores = [evaluate(model, valid)[accuracy] if valid else 0.0]
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        scores.append(evaluate(model, valid)[accuracy] if valid else 0.0)
+        if scores[1] < scores[0]:
+            model.set_weights(best)
+    return [{"stage": name} | entry for entry in run.history], seconds
+
+
+def plan(args):
+    """(stage, kind of views, whether only the heads learn, epochs) of each stage."""
+    if args.recipe != "post":
+        kind = "plain" if args.recipe == "probe" else "ours"
+        return [(f"stage{i}", kind, i == 1, n) for i, n in enumerate(args.epochs, 1)]
+    light = "full" if "light" in args.without else "light"
+    first, second, third = args.epochs
+    chosen = [("stage1", "full", True, first)]
+    for name in ("stage", "pseudo")[: 1 if "pseudo" in args.without else 2]:
+        chosen += [(f"{name}2", "full", False, second), (f"{name}3", light, False, third)]
+    return chosen
+
+
+def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_view, sample, blend):
+    """Trains all stages.
+
+    Returns:
+        {stage: {split: {head: probabilities (n, views, classes)}}}, the history, the details.
+    """
+    stem, tail, heads, centres = parts
+    (sources, labels), (others, hidden) = splits["train"], splits["unlabelled"]
+    if "pseudo" in args.without:
+        others = []
+    labels = np.append(labels, np.full(len(others), -1))
+    given, history, found = len(sources), [], {}
+    details = {"pictures per second": {}}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def views_of(sources, labels):
+            make = functools.partial(make_view, labels, args.without)
+            return features.Views(sources, args.image_size, args.seed, make, pool)
+
+        if args.weights == "drawn":
+            history = pretrain(args, run, stem, tail, make_view, pool, prefix)
+        train = views_of([*sources, *others], labels)
+        held = {s: views_of(x, None) for s, (x, y) in splits.items() if len(y) and s != "train"}
+        if not len(others):
+            held.pop("unlabelled", None)
+        maps = {
+            split: features.view_maps(
+                run.dir / f"{prefix}{split}-maps.npy", stem, views, "test", args.tta
+            )
+            for split, views in held.items()
+        }
+        whole = keras.Model(stem.input, tail(stem.output))
+        scorer = keras.Model(tail.input, heads(tail.output))
+        for number, (stage, kind, only_heads, epochs) in enumerate(plan(args), 1):
+            if stage == "pseudo2":
+                share = best_blend(found["stage3"], splits, blend)
+                guesses = mixed(found["stage3"]["unlabelled"], share).argmax(-1)
+                labels[given:] = guesses
+                details["pseudo-labels"] = len(guesses)
+                if (hidden >= 0).any():  # Of pictures whose labels were only hidden.
+                    right = (guesses == hidden)[hidden >= 0].mean()
+                    details["pseudo-labels that are right"] = round(float(right), 4)
+            valid_x = None
+            if only_heads or not args.fresh:
+                path = run.dir / f"{prefix}{kind}-maps.npy"
+                vectors = path.with_name(f"{prefix}{kind}-vectors.npy")
+                if only_heads and args.fresh:
+                    kept = features.view_maps(vectors, whole, train, kind, args.views)
+                else:
+                    kept = features.view_maps(path, stem, train, kind, args.views)
+                if only_heads and not args.fresh:
+                    kept = features.fill_again(vectors, tail, kept)
+                get = features.from_maps(kept)
+            else:
+                get = features.from_views(train, kind)
+            if "valid" in held:
+                valid_x = maps["valid"][:, 0].astype("float32")
+                if only_heads:
+                    valid_x = features.predict(tail, valid_x)
+                elif args.fresh:
+                    valid_x = plain_pictures(held["valid"])
+            models = [heads] if only_heads else [tail, heads]
+            models = [stem, *models] if args.fresh and not only_heads else models
+            batch_size = 2 * min(16, num_classes)
+            steps = args.steps or -(-(labels >= 0).sum() // batch_size)
+            model, outputs = compiled(args, models, centres, steps * epochs)
+            valid = None
+            if valid_x is not None:
+                shares = np.eye(num_classes, dtype="float32")[splits["valid"][1]]
+                valid = features.with_targets(valid_x, shares, outputs)
+            mixup = args.mixup if args.recipe == "ours" and not only_heads else 0.0
+            entries, seconds = train_stage(
+                *(run, prefix + stage, model),
+                functools.partial(
+                    *(features.batches, get, labels, sample, outputs, num_classes),
+                    *((args.seed, number), steps),
+                    mixup=mixup,
+                ),
+                *(steps, epochs, valid),
+            )
+            history += entries
+            if seconds:  # Not known of a stage that was stopped and resumed.
+                speed = steps * epochs * batch_size / seconds
+                details["pictures per second"][stage] = round(float(speed), 1)
+            found[stage] = {split: score(scorer, maps[split]) for split in maps}
+    return found, history, details
+
+
+def score(scorer, maps):
+    """{head: probabilities (n, views, classes)}."""
+    outputs = features.predict(scorer, maps.reshape(-1, *maps.shape[2:]))
+    outputs.pop("features")
+    return {head: p.reshape(*maps.shape[:2], -1) for head, p in outputs.items()}
