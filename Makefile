@@ -4,10 +4,6 @@ BIN := .venv/bin
 
 .PHONY: reproduce test bench
 
-# glibc gives a step's memory back to the system and gets it again page by page, which can take
-# TensorFlow half of its time. Other C libraries ignore this.
-reproduce: export GLIBC_TUNABLES = \
-	glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647
 reproduce: .venv/installed
 	$(BIN)/python reproduce.py $(ARGS)
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.run import keep_memory
 from common.table import mean_interval
 from data import corpus
 from word2vec_keras.fast import (
@@ -33,7 +34,6 @@ from word2vec_keras.fast import (
     build_fast_model,
     compile_fast,
     fast_chunks,
-    keep_memory,
     keep_probability,
     noise_table,
     stream,

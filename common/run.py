@@ -1,6 +1,7 @@
 """What every train.py shares: flags, seed, run folder, exact resume, record."""
 
 import argparse
+import ctypes
 import fcntl
 import importlib.metadata
 import json
@@ -41,8 +42,19 @@ RUNS = ROOT / "runs"
 keras, layers, ops = LazyModule("keras"), LazyModule("keras.layers"), LazyModule("keras.ops")
 
 
+def keep_memory():
+    """Has glibc keep what a step frees: to get it again page by page may take half of a step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Neither macOS nor musl has it.
+    if mallopt:
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap, as others end with their last block.
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own.
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink.
+
+
 def run_script(main):
     """Calls main() and turns Ctrl-C and a disk that is full or read-only into one line."""
+    if os.environ.get("KERAS_BACKEND") != "jax":  # It would keep a heap for each shape.
+        keep_memory()
     try:
         main()
     except KeyboardInterrupt:

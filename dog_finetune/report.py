@@ -39,6 +39,15 @@ def row_name(args, data):
     return ", ".join(words)
 
 
+def selection(args, data):
+    """What was chosen by what."""
+    if not data["num_valid"]:
+        return "nothing: no validation pictures, the last epoch of each stage"
+    if args.recipe == "probe":
+        return "the penalty by validation"
+    return "each stage at its best validation epoch; the blend by validation"
+
+
 def calibration_error(probabilities, labels, bins=15):
     """Expected calibration error: how far confidence and accuracy lie apart, on average."""
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
@@ -62,16 +71,15 @@ def share_right(hits):
     return mean_interval([float(x.mean()) for x in hits]) | {"n": n}
 
 
-def report(args, run, drawn, done, blend):
+def report(args, run, drawn, done, notes, blend):
     """The metrics, details and pictures of a run; what predict.py needs is saved."""
     labels = [splits["test"][1] for splits, *_ in drawn]
     metrics, shares, final = {}, [], []
-    for stage in done[0][0]:
+    for stage in done[0]:
         shares = [
-            best_blend(found[stage], d[0], blend)
-            for (found, *_), d in zip(done, drawn, strict=True)
+            best_blend(found[stage], d[0], blend) for found, d in zip(done, drawn, strict=True)
         ]
-        tested = [found[stage]["test"] for found, *_ in done]
+        tested = [found[stage]["test"] for found in done]
         final = [mixed(heads, share) for heads, share in zip(tested, shares, strict=True)]
         hits = [p.argmax(-1) == y for p, y in zip(final, labels, strict=True)]
         metrics[f"accuracy after {stage.replace('stage', 'stage ')}"] = share_right(hits)
@@ -91,7 +99,7 @@ def report(args, run, drawn, done, blend):
         last["accuracy, one view"] = share_right(hits)
     splits, names, _ = drawn[-1]
     details = {"weights": weights_used(args), "share of the main head": shares}
-    details |= done[-1][2]
+    details |= notes
     guesses, truths = both[0].argmax(-1), both[1]
     wrong = guesses != truths
     pairs = Counter(zip(truths[wrong].tolist(), guesses[wrong].tolist(), strict=True))
@@ -100,7 +108,7 @@ def report(args, run, drawn, done, blend):
     captions = draw_confusions(args, run, splits, names, final[-1].argmax(-1))
     for path in [*run.dir.glob("*-maps.*"), *run.dir.glob("*-vectors.*")]:
         path.unlink()  # Large, and quickly made again.
-    return last | metrics, details, captions, [entry for _, entries, _ in done for entry in entries]
+    return last | metrics, details, captions
 
 
 def save_model(run, parts):

@@ -15,6 +15,8 @@ from dog_finetune.report import best_blend, mixed
 
 # What --weights drawn learns: so many breeds, pictures of each, epochs.
 OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 80, 4
+# Of the probe, tried from the strongest on; the default is for runs without validation pictures.
+PENALTIES, DEFAULT_PENALTY = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5), 1e-3
 
 
 # --- Settings ---
@@ -25,7 +27,7 @@ def settle(args):
     args.backbone = args.backbone or ("small" if drawn else "mobilenetv2")
     args.image_size = args.image_size or (64 if drawn else 224)
     args.weights = args.weights or ("drawn" if drawn else "imagenet")
-    args.epochs = args.epochs or ([40] if probe else [20, 12] if ours else [30, 10, 10])
+    args.epochs = args.epochs or ([] if probe else [20, 12] if ours else [30, 10, 10])
     args.learning_rate = args.learning_rate or (5e-3 if ours else 1e-3 if drawn else 1e-4)
     if probe or ours:
         args.without = ["glu", "center", "auxiliary", "splices", "masks", "light", "pseudo"]
@@ -35,7 +37,7 @@ def settle(args):
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
     args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
-    stages = 1 if probe else 2 if ours else 3
+    stages = 0 if probe else 2 if ours else 3
     if args.smoke:
         args.epochs = args.epochs[:stages]
     if len(args.epochs) != stages:
@@ -97,19 +99,17 @@ def decaying_sgd(model, args, num_steps):
 
 
 # --- Training ---
-def pretrain(args, run, stem, tail, make_view, pool, prefix):
+def pretrain(args, run, training, prefix):
     """Stage 0 of --weights drawn: the whole network learns breeds that are not asked for later.
 
     A network of random weights has no features to train heads on, and drawn dogs need no
     download. This is the only time that BatchNormalization learns its statistics.
     """
+    stem, tail = training.stem, training.tail
     others = range(args.breeds, min(args.breeds + OTHERS, dogs.NUM_BREEDS))
     per_breed, epochs = (4, 2) if args.smoke else (PER_OTHER, PRETRAIN_EPOCHS)
     drawn = {s: dogs.load(s, others, n) for s, n in (("train", per_breed), ("valid", 4))}
-    views, valid = (
-        features.Views(x, args.image_size, args.seed, functools.partial(make_view, y, ()), pool)
-        for x, y in drawn.values()
-    )
+    views, valid = (training.views_of(x, y) for x, y in drawn.values())
     labels, shares = drawn["train"][1], np.eye(len(others), dtype="float32")[drawn["valid"][1]]
     x = keras.Input(stem.input.shape[1:], dtype=stem.input.dtype, name="x")
     outputs = {"main": layers.Dense(len(others), "softmax")(tail(stem(x)))}
@@ -241,7 +241,7 @@ def plan(args):
     """(stage, kind of views, whether only the heads learn, epochs) of each stage."""
     if args.recipe != "post":
         kind = "plain" if args.recipe == "probe" else "ours"
-        return [(f"stage{i}", kind, i == 1, n) for i, n in enumerate(args.epochs, 1)]
+        return [(f"stage{i}", kind, i == 1, n) for i, n in enumerate(args.epochs or [0], 1)]
     light = "full" if "light" in args.without else "light"
     first, second, third = args.epochs
     chosen = [("stage1", "full", True, first)]
@@ -250,92 +250,125 @@ def plan(args):
     return chosen
 
 
-def run_stages(args, run, splits, num_classes, parts, prefix, compiled, make_view, sample, blend):
-    """Trains all stages.
+class Training:
+    """One training, through all stages, on one split of the pictures.
 
-    Returns:
-        {stage: {split: {head: probabilities (n, views, classes)}}}, the history, the details.
+    `functions` are train.py's compiled, make_view, sample_pairs, choose_blend, fit_linear_probe.
     """
-    stem, tail, heads, centres = parts
-    (sources, labels), (others, hidden) = splits["train"], splits["unlabelled"]
-    if "pseudo" in args.without:
-        others = []
-    labels = np.append(labels, np.full(len(others), -1))
-    given, history, found = len(sources), [], {}
-    details = {"pictures per second": {}}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def views_of(sources, labels):
-            make = functools.partial(make_view, labels, args.without)
-            return features.Views(sources, args.image_size, args.seed, make, pool)
+    def __init__(self, args, run, splits, num_classes, parts, prefix, functions):
+        self.args, self.run, self.splits, self.num_classes = args, run, splits, num_classes
+        self.stem, self.tail, self.heads, self.centres = parts
+        self.compiled, self.make_view, self.sample, self.blend, self.fit_probe = functions
+        self.prefix, self.history, self.details = prefix, [], {}
 
-        if args.weights == "drawn":
-            history = pretrain(args, run, stem, tail, make_view, pool, prefix)
-        train = views_of([*sources, *others], labels)
-        held = {s: views_of(x, None) for s, (x, y) in splits.items() if len(y) and s != "train"}
-        if not len(others):
-            held.pop("unlabelled", None)
-        maps = {
-            split: features.view_maps(
-                run.dir / f"{prefix}{split}-maps.npy", stem, views, "test", args.tta
-            )
-            for split, views in held.items()
-        }
-        whole = keras.Model(stem.input, tail(stem.output))
-        scorer = keras.Model(tail.input, heads(tail.output))
-        for number, (stage, kind, only_heads, epochs) in enumerate(plan(args), 1):
-            if stage == "pseudo2":
-                share = best_blend(found["stage3"], splits, blend)
-                guesses = mixed(found["stage3"]["unlabelled"], share).argmax(-1)
-                labels[given:] = guesses
-                details["pseudo-labels"] = len(guesses)
-                if (hidden >= 0).any():  # Of pictures whose labels were only hidden.
-                    right = (guesses == hidden)[hidden >= 0].mean()
-                    details["pseudo-labels that are right"] = round(float(right), 4)
-            valid_x = None
-            if only_heads or not args.fresh:
-                path = run.dir / f"{prefix}{kind}-maps.npy"
-                vectors = path.with_name(f"{prefix}{kind}-vectors.npy")
-                if only_heads and args.fresh:
-                    kept = features.view_maps(vectors, whole, train, kind, args.views)
+    def all_stages(self):
+        """{stage: {split: {head: probabilities (n, views, classes)}}}."""
+        (sources, labels), (others, hidden) = self.splits["train"], self.splits["unlabelled"]
+        if "pseudo" in self.args.without:
+            others = []
+        self.labels = np.append(labels, np.full(len(others), -1))
+        scorer, found = keras.Model(self.tail.input, self.heads(self.tail.output)), {}
+        with ThreadPoolExecutor(os.cpu_count()) as self.pool:
+            if self.args.weights == "drawn":
+                self.history = pretrain(self.args, self.run, self, self.prefix)
+            self.views = self.views_of([*sources, *others], self.labels)
+            scored = [s for s, (x, _) in self.splits.items() if len(x) and s != "train"]
+            if not len(others):
+                scored = [s for s in scored if s != "unlabelled"]
+            maps = {split: self.fixed_maps(split) for split in scored}
+            for number, (stage, kind, only_heads, epochs) in enumerate(plan(self.args), 1):
+                if stage == "pseudo2":
+                    share = best_blend(found["stage3"], self.splits, self.blend)
+                    guesses = mixed(found["stage3"]["unlabelled"], share).argmax(-1)
+                    self.labels[len(sources) :] = guesses
+                    self.details |= about_guesses(guesses, hidden)
+                get = self.train_inputs(kind, only_heads)
+                valid = self.valid_inputs(maps["valid"], only_heads) if "valid" in maps else None
+                if self.args.recipe == "probe":
+                    self.probe(get, valid)
                 else:
-                    kept = features.view_maps(path, stem, train, kind, args.views)
-                if only_heads and not args.fresh:
-                    kept = features.fill_again(vectors, tail, kept)
-                get = features.from_maps(kept)
-            else:
-                get = features.from_views(train, kind)
-            if "valid" in held:
-                valid_x = maps["valid"][:, 0].astype("float32")
-                if only_heads:
-                    valid_x = features.predict(tail, valid_x)
-                elif args.fresh:
-                    valid_x = plain_pictures(held["valid"])
-            models = [heads] if only_heads else [tail, heads]
-            models = [stem, *models] if args.fresh and not only_heads else models
-            batch_size = 2 * min(16, num_classes)
-            steps = args.steps or -(-(labels >= 0).sum() // batch_size)
-            model, outputs = compiled(args, models, centres, steps * epochs)
-            valid = None
-            if valid_x is not None:
-                shares = np.eye(num_classes, dtype="float32")[splits["valid"][1]]
-                valid = features.with_targets(valid_x, shares, outputs)
-            mixup = args.mixup if args.recipe == "ours" and not only_heads else 0.0
-            entries, seconds = train_stage(
-                *(run, prefix + stage, model),
-                functools.partial(
-                    *(features.batches, get, labels, sample, outputs, num_classes),
-                    *((args.seed, number), steps),
-                    mixup=mixup,
-                ),
-                *(steps, epochs, valid),
-            )
-            history += entries
-            if seconds:  # Not known of a stage that was stopped and resumed.
-                speed = steps * epochs * batch_size / seconds
-                details["pictures per second"][stage] = round(float(speed), 1)
-            found[stage] = {split: score(scorer, maps[split]) for split in maps}
-    return found, history, details
+                    self.one_stage(number, stage, get, valid, only_heads, epochs)
+                found[stage] = {split: score(scorer, maps[split]) for split in maps}
+        return found
+
+    def views_of(self, sources, labels):
+        make = functools.partial(self.make_view, labels, self.args.without)
+        return features.Views(sources, self.args.image_size, self.args.seed, make, self.pool)
+
+    def fixed_maps(self, split):
+        """What the stem makes of the test-time views of pictures that are not trained on."""
+        path = self.run.dir / f"{self.prefix}{split}-maps.npy"
+        views = self.views_of(self.splits[split][0], None)
+        return features.view_maps(path, self.stem, views, "test", self.args.tta)
+
+    def train_inputs(self, kind, only_heads):
+        """What features.batches gets its inputs by: kept vectors, kept maps or fresh pictures."""
+        fresh, stem = self.args.fresh, self.stem
+        if fresh and not only_heads:
+            return features.from_views(self.views, kind)
+        path = self.run.dir / f"{self.prefix}{kind}-maps.npy"
+        vectors = path.with_name(f"{self.prefix}{kind}-vectors.npy")
+        if fresh:  # Nothing later needs the maps.
+            path, stem = vectors, keras.Model(stem.input, self.tail(stem.output))
+        kept = features.view_maps(path, stem, self.views, kind, self.args.views)
+        if only_heads and not fresh:
+            kept = features.fill_again(vectors, self.tail, kept)
+        return features.from_maps(kept)
+
+    def valid_inputs(self, maps, only_heads):
+        """The validation pictures as the models of this stage take them."""
+        if only_heads:
+            return features.predict(self.tail, maps[:, 0])
+        if self.args.fresh:
+            return plain_pictures(self.views_of(self.splits["valid"][0], None))
+        return maps[:, 0].astype("float32")
+
+    def probe(self, get, valid):
+        """In the place of a stage: the softmax that L-BFGS finds, its penalty by validation."""
+        rows = [(row,) for row in range(len(self.labels))]
+        [(_, _, x)] = get([(rows, np.random.default_rng(0))])
+        tried = PENALTIES if valid is not None else (DEFAULT_PENALTY,)
+        fits = [self.fit_probe(x, self.labels, self.num_classes, penalty) for penalty in tried]
+        best = 0
+        if valid is not None:
+            truth = self.splits["valid"][1]
+            right = [((valid @ w + b).argmax(-1) == truth).mean().item() for w, b in fits]
+            best = int(np.argmax(right))
+            self.details["validation accuracy"] = dict(zip(map(str, tried), right, strict=True))
+        self.details["penalty"] = tried[best]
+        self.heads.get_layer("main").set_weights(fits[best])
+
+    def one_stage(self, number, stage, get, valid, only_heads, epochs):
+        args, labels = self.args, self.labels
+        models = [self.heads] if only_heads else [self.tail, self.heads]
+        models = [self.stem, *models] if args.fresh and not only_heads else models
+        batch_size = 2 * min(16, self.num_classes)
+        steps = args.steps or -(-(labels >= 0).sum() // batch_size)
+        model, outputs = self.compiled(args, models, self.centres, steps * epochs)
+        if valid is not None:
+            shares = np.eye(self.num_classes, dtype="float32")[self.splits["valid"][1]]
+            valid = features.with_targets(valid, shares, outputs)
+        mixup = args.mixup if args.recipe == "ours" and not only_heads else 0.0
+        make_batches = functools.partial(
+            *(features.batches, get, labels, self.sample, outputs, self.num_classes),
+            *((args.seed, number), steps),
+            mixup=mixup,
+        )
+        name = self.prefix + stage
+        entries, seconds = train_stage(self.run, name, model, make_batches, steps, epochs, valid)
+        self.history += entries
+        if seconds:  # Not known of a stage that was stopped and resumed.
+            speeds = self.details.setdefault("pictures per second", {})
+            speeds[stage] = round(float(steps * epochs * batch_size / seconds), 1)
+
+
+def about_guesses(guesses, hidden):
+    details = {"pseudo-labels": len(guesses)}
+    if (hidden >= 0).any():  # Of pictures whose labels were only hidden.
+        right = (guesses == hidden)[hidden >= 0].mean()
+        details["pseudo-labels that are right"] = round(float(right), 4)
+    return details
 
 
 def score(scorer, maps):

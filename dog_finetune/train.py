@@ -89,7 +89,7 @@ def augment(picture, read_other, rng, light=False, masks=True):
     return picture
 
 
-# --- Batches and blend (they need only NumPy; copy them) ---
+# --- Batches, blend and probe (they need NumPy, the probe SciPy; copy them) ---
 def sample_pairs(labels, rng, num_classes=16, per_class=2):
     """The rows of one batch: distinct classes in proportion to their size, two pictures each."""
     classes, sizes = np.unique(labels, return_counts=True)
@@ -108,6 +108,37 @@ def choose_blend(main, auxiliary, labels):
     shares = np.arange(100, -1, -1) / 100
     right = [((s * main + (1 - s) * auxiliary).argmax(-1) == labels).mean() for s in shares]
     return float(shares[np.argmax(right)])
+
+
+def fit_linear_probe(x, y, num_classes, penalty=1e-3):
+    """Multinomial logistic regression by L-BFGS: the best that one softmax makes of features.
+
+    Args:
+        x: features (n, d). y: classes (n,). penalty: half of it times the sum of the squared
+            weights, of features that have mean 0 and deviation 1, is added to the mean loss.
+
+    Returns:
+        Kernel (d, num_classes) and bias (num_classes,) of a Dense layer on x as it is.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    z = np.column_stack([(x - mean) / deviation, np.ones(len(x))]).astype("float32")
+    targets = np.eye(num_classes)[y]
+
+    def loss(flat):
+        weights = flat.reshape(-1, num_classes)
+        log_p = log_softmax(z @ weights, axis=1)
+        shrunk = penalty * np.vstack([weights[:-1], np.zeros((1, num_classes))])
+        gradient = z.T @ (np.exp(log_p) - targets) / len(x) + shrunk
+        return -(targets * log_p).sum() / len(x) + (shrunk * weights).sum() / 2, gradient.ravel()
+
+    start = np.zeros(z.shape[1] * num_classes)
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    *kernel, bias = best.reshape(-1, num_classes)
+    kernel = np.array(kernel) / deviation[:, None]
+    return kernel, bias - mean @ kernel
 
 
 # --- Model (it needs only keras; copy it) ---
@@ -278,7 +309,7 @@ def make_view(labels, without, kind, row, number, rng, read):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--recipe", choices=("post", "ours", "probe"), help="probe: a softmax, nothing else")
+    add("--recipe", choices=("post", "ours", "probe"), help="probe: logistic regression")
     add("--without", nargs="+", choices=PIECES, default=[], help="pieces of the post to leave out")
     add("--backbone", metavar="NAME", help="small, or of keras.applications; post: xception")
     add("--weights", metavar="imagenet|none|drawn|PATH", help="drawn: learnt from other breeds")
@@ -317,21 +348,25 @@ def main(argv=None):
     drawn = [load_data(args, draw) for draw in range(args.draws)]
     args.data_sha256 = [notes["sha256"] for *_, notes in drawn]  # --resume notices a change.
     run = Run(args, "dog_finetune")
-    notes, done = drawn[0][2], []
+    notes, done, history = drawn[0][2], [], []
+    functions = compiled, make_view, sample_pairs, choose_blend, fit_linear_probe
     print(", ".join(f"{k} {v}" for k, v in notes.items() if k != "sha256"))
     for draw, (splits, names, _) in enumerate(drawn):
         keras.utils.set_random_seed(args.seed)
         parts = build_model(args, len(names))
         prefix = f"draw{draw}-" if args.draws > 1 else ""
-        functions = compiled, make_view, sample_pairs, choose_blend
-        done.append(stages.run_stages(args, run, splits, len(names), parts, prefix, *functions))
+        training = stages.Training(args, run, splits, len(names), parts, prefix, functions)
+        done.append(training.all_stages())
+        history += training.history
     report.save_model(run, parts)
-    metrics, details, captions, run.history = report.report(args, run, drawn, done, choose_blend)
+    results = report.report(args, run, drawn, done, training.details, choose_blend)
+    metrics, details, captions = results
+    run.history = history
     return run.finish(
         row=report.row_name(args, notes["name"]),
         data=notes,
         metrics=metrics,
-        selection="each stage at its best validation epoch; the blend by validation",
+        selection=report.selection(args, notes),
         details=details,
         pictures=captions,
     )

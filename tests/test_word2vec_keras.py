@@ -324,7 +324,7 @@ def test_kept_memory_is_not_fetched_again_page_by_page():
     code = """if True:
         import resource, sys
         import numpy as np
-        from word2vec_keras.fast import keep_memory
+        from common.run import keep_memory
 
         if sys.argv[1] == "keep":
             keep_memory()

@@ -3,7 +3,6 @@
 Its functions need only numpy and keras: copy the file.
 """
 
-import ctypes
 import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -70,19 +69,6 @@ def noise_table(counts, power=0.75, size=2**22):
     """Ids, each in the share of its count ** power: a random entry is word2vec's negative."""
     share = np.cumsum(np.asarray(counts, "float64") ** power)
     return np.searchsorted(share / share[-1], (np.arange(size) + 0.5) / size).astype("int32")
-
-
-def keep_memory():
-    """Has glibc keep the memory that a step frees; call it before Keras is loaded.
-
-    A step needs some 40 MB for a moment. By default glibc returns them to the system each time
-    and gets them back page by page, which took TensorFlow half of its time (README).
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # Not on macOS, nor with musl.
-        libc.mallopt(-8, 1)  # M_ARENA_MAX: one heap, as others end with their last block.
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own.
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink.
 
 
 def stream(chunks):

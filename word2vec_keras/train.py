@@ -26,14 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
+from common.run import Run, fail, keep_memory, keras, layers, ops, parse_run_args, run_script
 from data import corpus
 from word2vec_keras.fast import (
     STEPS,
     build_fast_model,
     compile_fast,
     fast_chunks,
-    keep_memory,
     keep_probability,
     noise_table,
     stream,
