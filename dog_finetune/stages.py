@@ -1,6 +1,7 @@
 """The stages of a training, one after the other."""
 
 import functools
+import hashlib
 import os
 import time
 import warnings
@@ -36,6 +37,8 @@ def settle(args):
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
+    if args.maps is not None:
+        args.maps.mkdir(parents=True, exist_ok=True)
     args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
     stages = 0 if probe else 2 if ours else 3
     if args.smoke:
@@ -256,8 +259,9 @@ class Training:
     `functions` are train.py's compiled, make_view, sample_pairs, choose_blend, fit_linear_probe.
     """
 
-    def __init__(self, args, run, splits, num_classes, parts, prefix, functions):
+    def __init__(self, args, run, splits, data_sha256, num_classes, parts, prefix, functions):
         self.args, self.run, self.splits, self.num_classes = args, run, splits, num_classes
+        self.data_sha256 = data_sha256
         self.stem, self.tail, self.heads, self.centres = parts
         self.compiled, self.make_view, self.sample, self.blend, self.fit_probe = functions
         self.prefix, self.history, self.details = prefix, [], {}
@@ -298,21 +302,33 @@ class Training:
 
     def fixed_maps(self, split):
         """What the stem makes of the test-time views of pictures that are not trained on."""
-        path = self.run.dir / f"{self.prefix}{split}-maps.npy"
         views = self.views_of(self.splits[split][0], None)
+        path = self.path(f"{split}-maps", self.stem, self.args.tta)
         return features.view_maps(path, self.stem, views, "test", self.args.tta)
+
+    def path(self, name, model, count):
+        """Where a map is kept: in the run folder, or in --maps, for runs that need the same one."""
+        if self.args.maps is None:
+            return self.run.dir / f"{self.prefix}{name}.npy"
+        args, pieces = self.args, {"splices", "masks"} & set(self.args.without)
+        settings = (args.seed, args.image_size, args.unlabelled, sorted(pieces), count)
+        digest = hashlib.sha256(f"{self.data_sha256} {settings}".encode())
+        for weight in model.weights:
+            digest.update(np.ascontiguousarray(weight))
+        return args.maps / f"{name}-{digest.hexdigest()[:16]}.npy"
 
     def train_inputs(self, kind, only_heads):
         """What features.batches gets its inputs by: kept vectors, kept maps or fresh pictures."""
         fresh, stem = self.args.fresh, self.stem
         if fresh and not only_heads:
             return features.from_views(self.views, kind)
-        path = self.run.dir / f"{self.prefix}{kind}-maps.npy"
-        vectors = path.with_name(f"{self.prefix}{kind}-vectors.npy")
-        if fresh:  # Nothing later needs the maps.
-            path, stem = vectors, keras.Model(stem.input, self.tail(stem.output))
+        name = f"{kind}-maps"
+        if fresh:  # Nothing later needs more of a picture than its vector.
+            name, stem = f"{kind}-vectors", keras.Model(stem.input, self.tail(stem.output))
+        path = self.path(name, stem, self.args.views)
         kept = features.view_maps(path, stem, self.views, kind, self.args.views)
         if only_heads and not fresh:
+            vectors = self.run.dir / f"{self.prefix}{kind}-vectors.npy"
             kept = features.fill_again(vectors, self.tail, kept)
         return features.from_maps(kept)
 

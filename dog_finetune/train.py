@@ -325,6 +325,7 @@ def parse_args(argv=None):
     add("--epochs", type=int, nargs="+", metavar="N", help="of each stage; post: 10 10 10")
     add("--steps", type=int, help="batches of 32 in an epoch; default: one pass; post: 600")
     add("--views", type=int, help="augmented views of each picture whose features are kept")
+    add("--maps", type=Path, metavar="DIR", help="keep the features there, for other runs too")
     add("--fresh", action="store_true", help="new views in each epoch of stages 2 and 3, as post")
     add("--learning-rate", type=float, help="of stages 2 and 3; post: 1e-4")
     add("--decay", type=float, default=0.8, help="ours: of the rate, from block to block")
@@ -351,11 +352,12 @@ def main(argv=None):
     notes, done, history = drawn[0][2], [], []
     functions = compiled, make_view, sample_pairs, choose_blend, fit_linear_probe
     print(", ".join(f"{k} {v}" for k, v in notes.items() if k != "sha256"))
-    for draw, (splits, names, _) in enumerate(drawn):
+    for draw, (splits, names, about) in enumerate(drawn):
         keras.utils.set_random_seed(args.seed)
         parts = build_model(args, len(names))
         prefix = f"draw{draw}-" if args.draws > 1 else ""
-        training = stages.Training(args, run, splits, len(names), parts, prefix, functions)
+        given = splits, about["sha256"], len(names), parts, prefix, functions
+        training = stages.Training(args, run, *given)
         done.append(training.all_stages())
         history += training.history
     report.save_model(run, parts)

@@ -430,6 +430,28 @@ def test_recipes_and_pieces(words, expected, tiny, folder, tmp_path):
         assert "accuracy, one view" in record["metrics"]
 
 
+def test_maps_are_shared_by_runs_that_need_the_same(tiny, folder, tmp_path):
+    """Another head finds them; another seed, other pieces or weights make their own."""
+    flags = ["--data", str(folder), "--weights", "none", "--image-size", "24", "--steps", "2"]
+    flags += ["--epochs", "1", "1", "1", "--maps", str(tmp_path / "maps")]
+
+    def run(name, *words):
+        record = train.main([*SMOKE, str(tmp_path / name), *flags, *words])
+        return record, {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("maps/*.npy")}
+
+    first, made = run("first")
+    assert {name.rsplit("-", 1)[0] for name in made} == {
+        *("full-maps", "light-maps", "test-maps", "valid-maps")
+    }
+    again, same = run("again")
+    assert same.keys() == made.keys() and again["metrics"] == first["metrics"]
+    alone = train.main([*SMOKE, str(tmp_path / "alone"), *flags[:-2]])
+    assert alone["metrics"] == first["metrics"] and alone["history"] == first["history"]
+    assert run("heads", "--without", "glu")[1].keys() == made.keys()
+    assert len(run("pieces", "--without", "masks")[1]) > len(made)
+    assert len(run("seed", "--seed", "1")[1]) > len(made) + 2
+
+
 def test_the_probe_is_where_the_gradient_vanishes():
     """The minimum of a convex loss, by Keras' own loss and by differences."""
     rng = np.random.default_rng(0)
