@@ -86,7 +86,7 @@ def export(model, notes, run_dir, kind):
     }[kind]
     single = keras.Model(model.input, blend(model.output, notes["share"]))
     try:
-        single.predict_on_batch(np.zeros((1, *model.input.shape[1:]), "uint8"))
+        single(np.zeros((1, *model.input.shape[1:]), "uint8"))  # Keras wants a called model.
         single.export(run_dir / name, format=format, verbose=False)
     except Exception as error:  # Of many kinds, from whichever converter is missing.
         reason = (str(error).splitlines() or [type(error).__name__])[0]

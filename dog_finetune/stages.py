@@ -28,23 +28,23 @@ def settle(args):
     args.backbone = args.backbone or ("small" if drawn else "mobilenetv2")
     args.image_size = args.image_size or (64 if drawn else 224)
     args.weights = args.weights or ("drawn" if drawn else "imagenet")
-    args.epochs = args.epochs or ([] if probe else [20, 12] if ours else [30, 10, 10])
-    args.learning_rate = args.learning_rate or (5e-3 if ours else 1e-3 if drawn else 1e-4)
+    args.epochs = args.epochs or ([] if probe else [12] if ours else [30, 10, 10])
+    args.learning_rate = args.learning_rate or (3e-4 if ours else 1e-3 if drawn else 1e-4)
     if probe or ours:
         args.without = ["glu", "center", "auxiliary", "splices", "masks", "light", "pseudo"]
     if probe:
-        args.views, args.fresh = 1, False
+        args.fresh = False
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
     if args.maps is not None:
         args.maps.mkdir(parents=True, exist_ok=True)
     args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
-    stages = 0 if probe else 2 if ours else 3
+    stages = 0 if probe else 1 if ours else 3
     if args.smoke:
         args.epochs = args.epochs[:stages]
     if len(args.epochs) != stages:
-        fail(f"--epochs: recipe {args.recipe} has {stages} stages, not {len(args.epochs)}")
+        fail(f"--epochs: recipe {args.recipe} takes {stages} numbers, not {len(args.epochs)}")
     numbers = (args.image_size, args.blocks, args.draws, args.num_train, args.views, args.tta)
     if min(*numbers, *args.epochs, args.learning_rate) <= 0 or (args.steps or 1) < 1:
         fail("expected sizes, epochs and the learning rate above 0")
@@ -60,12 +60,12 @@ def settle(args):
 
 
 # --- Optimizer of ours ---
-def layerwise_sgd():
-    """A registered SGD whose rates[i] scales the steps of the i-th trainable variable."""
+def layerwise_adam():
+    """A registered Adam whose rates[i] scales the steps of the i-th trainable variable."""
 
     @keras.saving.register_keras_serializable("kexue")
-    class LayerwiseSGD(keras.optimizers.SGD):
-        def __init__(self, learning_rate=1e-2, rates=(), **keywords):
+    class LayerwiseAdam(keras.optimizers.Adam):
+        def __init__(self, learning_rate=1e-3, rates=(), **keywords):
             super().__init__(learning_rate, **keywords)
             self.rates = list(rates)
 
@@ -76,11 +76,11 @@ def layerwise_sgd():
         def get_config(self):
             return super().get_config() | {"rates": self.rates}
 
-    return LayerwiseSGD
+    return LayerwiseAdam
 
 
-def decaying_sgd(model, args, num_steps):
-    """SGD with a cosine and a running mean of the weights; early blocks learn more slowly.
+def decaying_adam(model, args, num_steps):
+    """Adam with a cosine and a running mean of the weights; early blocks learn more slowly.
 
     The rate falls by the factor --decay from block to block, evenly by the layers' positions.
     """
@@ -97,8 +97,7 @@ def decaying_sgd(model, args, num_steps):
         warmup_target=args.learning_rate,
         warmup_steps=num_steps // 20,
     )
-    averages = {"use_ema": True, "ema_momentum": 0.99}
-    return layerwise_sgd()(schedule, rates, momentum=0.9, nesterov=True, **averages)
+    return layerwise_adam()(schedule, rates, use_ema=True, ema_momentum=0.99)
 
 
 # --- Training ---
@@ -242,9 +241,8 @@ def train_stage(run, name, model, make_batches, steps, epochs, valid):
 
 def plan(args):
     """(stage, kind of views, whether only the heads learn, epochs) of each stage."""
-    if args.recipe != "post":
-        kind = "plain" if args.recipe == "probe" else "ours"
-        return [(f"stage{i}", kind, i == 1, n) for i, n in enumerate(args.epochs or [0], 1)]
+    if args.recipe != "post":  # The probe is no matter of epochs, and where ours starts.
+        return [("stage1", "plain", True, 0)] + [("stage2", "ours", False, n) for n in args.epochs]
     light = "full" if "light" in args.without else "light"
     first, second, third = args.epochs
     chosen = [("stage1", "full", True, first)]
@@ -289,7 +287,7 @@ class Training:
                     self.details |= about_guesses(guesses, hidden)
                 get = self.train_inputs(kind, only_heads)
                 valid = self.valid_inputs(maps["valid"], only_heads) if "valid" in maps else None
-                if self.args.recipe == "probe":
+                if not epochs:
                     self.probe(get, valid)
                 else:
                     self.one_stage(number, stage, get, valid, only_heads, epochs)
@@ -325,8 +323,9 @@ class Training:
         name = f"{kind}-maps"
         if fresh:  # Nothing later needs more of a picture than its vector.
             name, stem = f"{kind}-vectors", keras.Model(stem.input, self.tail(stem.output))
-        path = self.path(name, stem, self.args.views)
-        kept = features.view_maps(path, stem, self.views, kind, self.args.views)
+        count = 1 if kind == "plain" else self.args.views
+        path = self.path(name, stem, count)
+        kept = features.view_maps(path, stem, self.views, kind, count)
         if only_heads and not fresh:
             vectors = self.run.dir / f"{self.prefix}{kind}-vectors.npy"
             kept = features.fill_again(vectors, self.tail, kept)
@@ -365,7 +364,7 @@ class Training:
         if valid is not None:
             shares = np.eye(self.num_classes, dtype="float32")[self.splits["valid"][1]]
             valid = features.with_targets(valid, shares, outputs)
-        mixup = args.mixup if args.recipe == "ours" and not only_heads else 0.0
+        mixup = args.mixup if args.recipe == "ours" else 0.0
         make_batches = functools.partial(
             *(features.batches, get, labels, self.sample, outputs, self.num_classes),
             *((args.seed, number), steps),

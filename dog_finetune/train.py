@@ -115,7 +115,7 @@ def fit_linear_probe(x, y, num_classes, penalty=1e-3):
 
     Args:
         x: features (n, d). y: classes (n,). penalty: half of it times the sum of the squared
-            weights, of features that have mean 0 and deviation 1, is added to the mean loss.
+            weights is added to the mean loss, for features centred and of deviation 1 altogether.
 
     Returns:
         Kernel (d, num_classes) and bias (num_classes,) of a Dense layer on x as it is.
@@ -123,7 +123,7 @@ def fit_linear_probe(x, y, num_classes, penalty=1e-3):
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
-    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    mean, deviation = x.mean(0), (x - x.mean(0)).std()
     z = np.column_stack([(x - mean) / deviation, np.ones(len(x))]).astype("float32")
     targets = np.eye(num_classes)[y]
 
@@ -137,7 +137,7 @@ def fit_linear_probe(x, y, num_classes, penalty=1e-3):
     start = np.zeros(z.shape[1] * num_classes)
     best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
     *kernel, bias = best.reshape(-1, num_classes)
-    kernel = np.array(kernel) / deviation[:, None]
+    kernel = np.array(kernel) / deviation
     return kernel, bias - mean @ kernel
 
 
@@ -256,7 +256,7 @@ def build_model(args, num_classes):
 
 
 def compiled(args, models, centres, num_steps):
-    """The training model of a stage and its outputs: Adam for heads alone, else an SGD."""
+    """The training model of a stage and its outputs. Ours is an Adam, the post's at last an SGD."""
     model = build_training_model(models, centres)
     ours = args.recipe == "ours"
     crossentropy = keras.losses.CategoricalCrossentropy(label_smoothing=0.1 if ours else 0.0)
@@ -266,7 +266,7 @@ def compiled(args, models, centres, num_steps):
     optimizer = keras.optimizers.Adam(1e-3)
     if len(models) > 1:
         post = keras.optimizers.SGD(args.learning_rate, momentum=0.9)
-        optimizer = stages.decaying_sgd(model, args, num_steps) if ours else post
+        optimizer = stages.decaying_adam(model, args, num_steps) if ours else post
     loss_weights, measures = {name: weights[name] for name in losses}, {"main": "accuracy"}
     model.compile(optimizer, losses, loss_weights, measures, **stages.how(args))
     return model, list(losses)
@@ -322,7 +322,13 @@ def parse_args(argv=None):
     add("--unlabelled", metavar="DIR|SHARE", help="for pseudo-labels; SHARE: hide so many labels")
     add("--breeds", type=int, help="drawn breeds, at most 80")
     add("--num-train", type=int, help="drawn pictures of each breed to train on")
-    add("--epochs", type=int, nargs="+", metavar="N", help="of each stage; post: 10 10 10")
+    add(
+        "--epochs",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="of each stage; post: 10 10 10; ours: one number",
+    )
     add("--steps", type=int, help="batches of 32 in an epoch; default: one pass; post: 600")
     add("--views", type=int, help="augmented views of each picture whose features are kept")
     add("--maps", type=Path, metavar="DIR", help="keep the features there, for other runs too")
