@@ -570,6 +570,18 @@ def test_exports_or_one_line(smoke_run, error_of, tmp_path, monkeypatch, capsys)
     assert (smoke_run[0] / "saved_model" / "saved_model.pb").exists()
 
 
+def test_an_exported_network_says_the_same(smoke_run, tmp_path):
+    """With the extra onnx, by another program; skipped where that is not installed."""
+    pytest.importorskip("tf2onnx" if keras.backend.backend() == "tensorflow" else "onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, notes = predict.load_run(smoke_run[0])
+    pixels = np.load(smoke_run[0] / "examples.npz")["pictures"][:3]
+    session = onnxruntime.InferenceSession(predict.export(model, notes, tmp_path, "onnx"))
+    [found] = session.run(None, {session.get_inputs()[0].name: pixels})
+    expected = predict.blend(model.predict_on_batch(pixels), notes["share"])
+    assert np.allclose(found, expected, atol=1e-5)
+
+
 def test_missing_and_damaged_models_are_one_line(smoke_run, tmp_path, error_of):
     assert "train.py" in error_of(predict.main, ["--run-dir", str(tmp_path)])
     (tmp_path / "record.json").write_bytes((smoke_run[0] / "record.json").read_bytes())
