@@ -7,7 +7,8 @@
 An experiment is a folder with a train.py. Its train.py and predict.py run in processes of
 their own; their output goes to runs/EXPERIMENT/NAME.log. At the end: one table here and
 runs/report.html. What the same commit has already recorded is not run again, and what was
-stopped goes on where it stopped.
+stopped goes on where it stopped. A number of a row that the repository has records of is told to
+lie inside or outside the 95% interval of these.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from itertools import count
 from pathlib import Path
 
 from common.run import fail, run_script, write_text
-from common.table import table_lines
+from common.table import row_interval, table_lines
 from report import page, read_log
 
 ROOT = Path(__file__).resolve().parent
@@ -293,8 +294,25 @@ def claim_rows(experiment, row, jobs, claims):
             status = "smoke: proves no number"
         if before:
             status += f"; recorded before ({before} of {len(jobs)})"
+        metric = line["what"].removeprefix(f"{row}: ")
+        status += against_recorded(experiment, row, metric, records)
         ours = line.get("ours (95%)", "").replace("*", "")
         yield line | {"experiment": experiment, "ours (95%)": ours, "status": status}
+
+
+def against_recorded(experiment, row, metric, records):
+    """Whether the mean of the records is inside the interval that the committed ones have."""
+    committed = [
+        record["metrics"][metric]
+        for path, record in read_records(experiment)
+        if path.parent.name == "results" and record["row"] == row and metric in record["metrics"]
+    ]
+    if not committed:
+        return ""
+    value, *_ = row_interval([record["metrics"][metric] for record in records])
+    _, low, high = row_interval(committed)
+    inside = low <= value <= high
+    return f"; {'inside' if inside else 'OUTSIDE'} the recorded {low:.4g} to {high:.4g}"
 
 
 def text_table(rows, width=26):
@@ -338,6 +356,10 @@ def main(argv=None):
     path = ROOT / "runs" / "report.html"
     write_text(path, page(ROOT, facts, COLUMNS, rows, jobs))
     print(f"\n{text_table(rows)}\n\nreport: {path}")
+    compared = [row for row in rows if "the recorded" in row["status"]]
+    if compared:
+        inside = sum("; inside the recorded" in row["status"] for row in compared)
+        print(f"{inside} of {len(compared)} numbers are inside the intervals of the recorded ones")
     return int(any(job.reason for job in jobs))
 
 

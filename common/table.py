@@ -24,6 +24,15 @@ def mean_interval(values):
     return {"value": float(mean), "low": float(mean - half), "high": float(mean + half)}
 
 
+def row_interval(numbers):
+    """Mean and 95% interval of a row's seeds; as these may agree by luck, never less than one's."""
+    value, low, high = (np.mean([n[k] for n in numbers]) for k in ("value", "low", "high"))
+    if len(numbers) > 1:
+        seeds = mean_interval([n["value"] for n in numbers])
+        low, high = min(low, seeds["low"]), max(high, seeds["high"])
+    return float(value), float(low), float(high)
+
+
 def table_lines(records, claims):
     """One dict of texts per claim; the records of one row are its seeds."""
     for claim in claims:
@@ -32,10 +41,7 @@ def table_lines(records, claims):
         group = [r for r in records if r["row"] == row and metric in r["metrics"]]
         if group:
             numbers, first = [r["metrics"][metric] for r in group], group[0]
-            value, low, high = (np.mean([n[k] for n in numbers]) for k in ("value", "low", "high"))
-            if len(group) > 1:  # Seeds may agree by luck: never less than the mean interval.
-                seeds = mean_interval([n["value"] for n in numbers])
-                low, high = min(low, seeds["low"]), max(high, seeds["high"])
+            value, low, high = row_interval(numbers)
             low, high = (max(low, 0), min(high, 1)) if style.endswith("%") else (low, high)
             command = re.sub(r" --(seed|run-dir) \S+| --resume", "", first["command"])
             line |= {"ours (95%)": f"**{value:{style}}** ({low:{style}} to {high:{style}})"}

@@ -71,8 +71,9 @@ def share_right(hits):
     return mean_interval([float(x.mean()) for x in hits]) | {"n": n}
 
 
-def report(args, run, drawn, done, notes, blend):
+def report(run, drawn, done, notes, blend):
     """The metrics, details and pictures of a run; what predict.py needs is saved."""
+    args = run.args
     labels = [splits["test"][1] for splits, *_ in drawn]
     metrics, shares, final = {}, [], []
     for stage in done[0]:

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from common.run import fail, keras, layers
 from data import dogs
 from dog_finetune import features
+from dog_finetune.networks import fit_linear_probe, how
 from dog_finetune.report import best_blend, mixed
 
 # What --weights drawn learns: so many breeds, pictures of each, epochs.
@@ -57,47 +57,6 @@ def settle(args):
     if not drawn and args.weights == "drawn":
         fail("--weights drawn is for drawn dogs: give imagenet, none or a file")
     return args
-
-
-# --- Optimizer of ours ---
-def layerwise_adam():
-    """A registered Adam whose rates[i] scales the steps of the i-th trainable variable."""
-
-    @keras.saving.register_keras_serializable("kexue")
-    class LayerwiseAdam(keras.optimizers.Adam):
-        def __init__(self, learning_rate=1e-3, rates=(), **keywords):
-            super().__init__(learning_rate, **keywords)
-            self.rates = list(rates)
-
-        def update_step(self, gradient, variable, learning_rate):
-            rate = self.rates[self._get_variable_index(variable)] if self.rates else 1.0
-            super().update_step(gradient, variable, learning_rate * rate)
-
-        def get_config(self):
-            return super().get_config() | {"rates": self.rates}
-
-    return LayerwiseAdam
-
-
-def decaying_adam(model, args, num_steps):
-    """Adam with a cosine and a running mean of the weights; early blocks learn more slowly.
-
-    The rate falls by the factor --decay from block to block, evenly by the layers' positions.
-    """
-    scales = {}
-    for part in model.layers:
-        if part.name == "tail":
-            for i, layer in enumerate(part.layers, 1):
-                scale = args.decay ** (args.blocks * (1 - i / len(part.layers)))
-                scales |= {id(variable): scale for variable in layer.trainable_variables}
-    rates = [scales.get(id(variable), 1.0) for variable in model.trainable_variables]
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(1, num_steps - num_steps // 20),
-        warmup_target=args.learning_rate,
-        warmup_steps=num_steps // 20,
-    )
-    return layerwise_adam()(schedule, rates, use_ema=True, ema_momentum=0.99)
 
 
 # --- Training ---
@@ -154,51 +113,8 @@ def evaluate(model, data):
     return model.evaluate(*data, batch_size=64, verbose=0, return_dict=True)
 
 
-def build_small(include_top, weights, input_tensor):
-    """Four residual blocks, which learn drawn dogs from nothing in a minute."""
-
-    def convolution(x, filters, size=3, strides=1):
-        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization()(x)
-
-    x = layers.Rescaling(1 / 127.5, offset=-1.0)(input_tensor)
-    x = layers.ReLU()(convolution(x, 24, 3, 2))
-    for filters, strides in ((48, 2), (96, 2), (96, 1), (192, 2)):
-        short = convolution(x, filters, 1, strides)
-        x = layers.ReLU()(convolution(x, filters, 3, strides))
-        x = layers.ReLU()(layers.Add()([convolution(x, filters), short]))
-    model = keras.Model(input_tensor, x)
-    if weights is not None:
-        model.load_weights(weights)
-    return model
-
-
-def backbone_of(args, build):
-    """build() with the settings of a run; what cannot be built or loaded is one line."""
-    weights = None if args.weights in ("none", "drawn") else args.weights
-    name = build_small if args.backbone == "small" else args.backbone
-    try:
-        with warnings.catch_warnings():
-            # Weights that are only in part those of the network are an error, too.
-            warnings.filterwarnings("error", message="Skipping")
-            return build(name, args.image_size, weights, args.blocks)
-    except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
-        fail(
-            f"no --backbone {args.backbone} with --weights {args.weights} "
-            f"({str(error).splitlines()[0]}); --weights PATH takes a file made without the top, "
-            "--weights none starts from scratch"
-        )
-
-
 def draw_32(labels, rng):
     return rng.choice(len(labels), min(32, len(labels)), replace=False)
-
-
-def how(args):
-    """For compile: on a CPU, XLA compiles a deep network for minutes and runs it no faster."""
-    if args.smoke:
-        return {"run_eagerly": True}  # A few steps take less than to compile them.
-    return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
 
 
 def plain_pictures(views):
@@ -254,15 +170,16 @@ def plan(args):
 class Training:
     """One training, through all stages, on one split of the pictures.
 
-    `functions` are train.py's compiled, make_view, sample_pairs, choose_blend, fit_linear_probe.
+    `functions` are train.py's compiled, make_view, sample_pairs and choose_blend.
     """
 
-    def __init__(self, args, run, splits, data_sha256, num_classes, parts, prefix, functions):
+    def __init__(self, args, run, draw, splits, num_classes, parts, functions):
         self.args, self.run, self.splits, self.num_classes = args, run, splits, num_classes
-        self.data_sha256 = data_sha256
+        self.data_sha256 = args.data_sha256[draw]
+        self.prefix = f"draw{draw}-" if args.draws > 1 else ""
         self.stem, self.tail, self.heads, self.centres = parts
-        self.compiled, self.make_view, self.sample, self.blend, self.fit_probe = functions
-        self.prefix, self.history, self.details = prefix, [], {}
+        self.compiled, self.make_view, self.sample, self.blend = functions
+        self.history, self.details = [], {}
 
     def all_stages(self):
         """{stage: {split: {head: probabilities (n, views, classes)}}}."""
@@ -344,7 +261,7 @@ class Training:
         rows = [(row,) for row in range(len(self.labels))]
         [(_, _, x)] = get([(rows, np.random.default_rng(0))])
         tried = PENALTIES if valid is not None else (DEFAULT_PENALTY,)
-        fits = [self.fit_probe(x, self.labels, self.num_classes, penalty) for penalty in tried]
+        fits = [fit_linear_probe(x, self.labels, self.num_classes, penalty) for penalty in tried]
         best = 0
         if valid is not None:
             truth = self.splits["valid"][1]

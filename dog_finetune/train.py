@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from common.run import Run, keras, layers, ops, parse_run_args, run_script
-from dog_finetune import pictures, report, stages
+from dog_finetune import networks, pictures, report, stages
 
 PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
 
@@ -89,7 +89,7 @@ def augment(picture, read_other, rng, light=False, masks=True):
     return picture
 
 
-# --- Batches, blend and probe (they need NumPy, the probe SciPy; copy them) ---
+# --- Batches and blend (they need only NumPy; copy them) ---
 def sample_pairs(labels, rng, num_classes=16, per_class=2):
     """The rows of one batch: distinct classes in proportion to their size, two pictures each."""
     classes, sizes = np.unique(labels, return_counts=True)
@@ -108,37 +108,6 @@ def choose_blend(main, auxiliary, labels):
     shares = np.arange(100, -1, -1) / 100
     right = [((s * main + (1 - s) * auxiliary).argmax(-1) == labels).mean() for s in shares]
     return float(shares[np.argmax(right)])
-
-
-def fit_linear_probe(x, y, num_classes, penalty=1e-3):
-    """Multinomial logistic regression by L-BFGS: the best that one softmax makes of features.
-
-    Args:
-        x: features (n, d). y: classes (n,). penalty: half of it times the sum of the squared
-            weights is added to the mean loss, for features centred and of deviation 1 altogether.
-
-    Returns:
-        Kernel (d, num_classes) and bias (num_classes,) of a Dense layer on x as it is.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import log_softmax
-
-    mean, deviation = x.mean(0), (x - x.mean(0)).std()
-    z = np.column_stack([(x - mean) / deviation, np.ones(len(x))]).astype("float32")
-    targets = np.eye(num_classes)[y]
-
-    def loss(flat):
-        weights = flat.reshape(-1, num_classes)
-        log_p = log_softmax(z @ weights, axis=1)
-        shrunk = penalty * np.vstack([weights[:-1], np.zeros((1, num_classes))])
-        gradient = z.T @ (np.exp(log_p) - targets) / len(x) + shrunk
-        return -(targets * log_p).sum() / len(x) + (shrunk * weights).sum() / 2, gradient.ravel()
-
-    start = np.zeros(z.shape[1] * num_classes)
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
-    *kernel, bias = best.reshape(-1, num_classes)
-    kernel = np.array(kernel) / deviation
-    return kernel, bias - mean @ kernel
 
 
 # --- Model (it needs only keras; copy it) ---
@@ -248,7 +217,7 @@ def output_is_loss(y_true, y_pred):
 
 def build_model(args, num_classes):
     """The four parts that all stages share: stem, tail, heads, and the centres or None."""
-    stem, tail = stages.backbone_of(args, build_backbone)
+    stem, tail = networks.backbone_of(args, build_backbone)
     pieces = {"gated": "glu" not in args.without, "auxiliary": "auxiliary" not in args.without}
     heads = build_heads(tail.output.shape[-1], num_classes, **pieces)
     centres = layers.Embedding(num_classes, heads.output["features"].shape[-1])
@@ -266,9 +235,9 @@ def compiled(args, models, centres, num_steps):
     optimizer = keras.optimizers.Adam(1e-3)
     if len(models) > 1:
         post = keras.optimizers.SGD(args.learning_rate, momentum=0.9)
-        optimizer = stages.decaying_adam(model, args, num_steps) if ours else post
+        optimizer = networks.decaying_adam(model, args, num_steps) if ours else post
     loss_weights, measures = {name: weights[name] for name in losses}, {"main": "accuracy"}
-    model.compile(optimizer, losses, loss_weights, measures, **stages.how(args))
+    model.compile(optimizer, losses, loss_weights, measures, **networks.how(args))
     return model, list(losses)
 
 
@@ -355,20 +324,17 @@ def main(argv=None):
     drawn = [load_data(args, draw) for draw in range(args.draws)]
     args.data_sha256 = [notes["sha256"] for *_, notes in drawn]  # --resume notices a change.
     run = Run(args, "dog_finetune")
-    notes, done, history = drawn[0][2], [], []
-    functions = compiled, make_view, sample_pairs, choose_blend, fit_linear_probe
+    functions, notes = (compiled, make_view, sample_pairs, choose_blend), drawn[0][2]
+    done, history = [], []
     print(", ".join(f"{k} {v}" for k, v in notes.items() if k != "sha256"))
-    for draw, (splits, names, about) in enumerate(drawn):
+    for draw, (splits, names, _) in enumerate(drawn):
         keras.utils.set_random_seed(args.seed)
         parts = build_model(args, len(names))
-        prefix = f"draw{draw}-" if args.draws > 1 else ""
-        given = splits, about["sha256"], len(names), parts, prefix, functions
-        training = stages.Training(args, run, *given)
+        training = stages.Training(args, run, draw, splits, len(names), parts, functions)
         done.append(training.all_stages())
         history += training.history
     report.save_model(run, parts)
-    results = report.report(args, run, drawn, done, training.details, choose_blend)
-    metrics, details, captions = results
+    metrics, details, captions = report.report(run, drawn, done, training.details, choose_blend)
     run.history = history
     return run.finish(
         row=report.row_name(args, notes["name"]),

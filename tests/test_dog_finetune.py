@@ -13,7 +13,7 @@ from keras import layers
 from PIL import Image
 
 from data import dogs
-from dog_finetune import features, pictures, predict, report, stages, train
+from dog_finetune import features, networks, pictures, predict, report, train
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ["--smoke", "--run-dir"]
@@ -300,12 +300,12 @@ def test_layers_learn_at_their_own_rates():
     stem, tail = tiny_backbone("", 16, None, 2)
     heads = train.build_heads(8, 3, gated=False, auxiliary=False)
     model = train.build_training_model([stem, tail, heads])
-    optimizer = stages.decaying_adam(model, args, 10)
+    optimizer = networks.decaying_adam(model, args, 10)
     names = [v.path for v in model.trainable_variables]
     assert len(optimizer.rates) == len(names) == 4 and optimizer.rates[2:] == [1.0, 1.0]
     assert optimizer.rates[0] == optimizer.rates[1] < 1
     variables = [keras.Variable(np.zeros(2, "f4")) for _ in range(2)]
-    plain = stages.layerwise_adam()(0.1, rates=[1.0, 0.5])
+    plain = networks.layerwise_adam()(0.1, rates=[1.0, 0.5])
     plain.build(variables)
     plain.apply([np.ones(2, "f4"), np.ones(2, "f4")])
     assert np.allclose(variables[0], -0.1) and np.allclose(variables[1], -0.05)
@@ -465,7 +465,7 @@ def test_the_probe_is_where_the_gradient_vanishes():
         )
         return float(np.mean(entropy)) + 0.05 * (kernel**2).sum()
 
-    kernel, bias = train.fit_linear_probe(x.astype("float32"), y, 3, penalty=0.1)
+    kernel, bias = networks.fit_linear_probe(x.astype("float32"), y, 3, penalty=0.1)
     scaled, moved = kernel * deviation, bias + x.mean(0) @ kernel
     assert np.allclose(z @ scaled + moved, x @ kernel + bias)
     least = loss(scaled, moved)

@@ -150,6 +150,21 @@ def test_recorded_runs_are_skipped(tree, capsys):
     assert records(tree) == [f"good_demo/{name}" for name in names]
 
 
+@pytest.mark.parametrize(("low", "high", "word"), [(0.85, 0.92, "inside"), (0.5, 0.7, "OUTSIDE")])
+def test_numbers_are_compared_with_the_recorded_ones(low, high, word, tree, capsys):
+    """Two new seeds, mean .905, against the mean and the interval of one committed record."""
+    metrics = {"accuracy": {"value": 0.6, "n": 50, "low": low, "high": high}}
+    old = {"row": "ours, <quick>", "metrics": metrics, "command": "python good_demo/train.py --old"}
+    more = {"commit": "0" * 12, "dirty": False, "backend": "numpy", "seconds": 90}
+    path = tree / "good_demo" / "results" / "ours-seed0.json"
+    path.write_text(json.dumps(old | more))
+    assert reproduce.main(["--only", "good_demo", "slow_demo", "--seeds", "0", "1"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{word == 'inside':d} of 1 numbers are inside the intervals" in out
+    page = (tree / "runs" / "report.html").read_text()
+    assert f"{word} the recorded {low} to {high}" in page and page.count("the recorded") == 1
+
+
 def test_failed_prediction_is_tried_again(tree, capsys):
     (tree / "good_demo" / "predict.py").write_text("raise SystemExit('no picture')")
     git(tree, "commit", "-qam", "broken")
