@@ -288,6 +288,8 @@ def claim_rows(experiment, row, jobs, claims):
         known = known or {next(iter(metrics)): ".4g"}
         exact = [same | {"metric": name, "format": known[name]} for name in known]
     before = sum(job.recorded for job in jobs)
+    found = [record for path, record in read_records(experiment) if path.parent.name == "results"]
+    committed = [record for record in found if record["row"] == row]
     for line in table_lines(records, exact):
         status = line["status"]
         if records[0]["arguments"].get("smoke"):
@@ -295,22 +297,18 @@ def claim_rows(experiment, row, jobs, claims):
         if before:
             status += f"; recorded before ({before} of {len(jobs)})"
         metric = line["what"].removeprefix(f"{row}: ")
-        status += against_recorded(experiment, row, metric, records)
+        status += against_recorded(committed, records, metric)
         ours = line.get("ours (95%)", "").replace("*", "")
         yield line | {"experiment": experiment, "ours (95%)": ours, "status": status}
 
 
-def against_recorded(experiment, row, metric, records):
+def against_recorded(committed, records, metric):
     """Whether the mean of the records is inside the interval that the committed ones have."""
-    committed = [
-        record["metrics"][metric]
-        for path, record in read_records(experiment)
-        if path.parent.name == "results" and record["row"] == row and metric in record["metrics"]
-    ]
-    if not committed:
+    numbers = [record["metrics"][metric] for record in committed if metric in record["metrics"]]
+    if not numbers:
         return ""
     value, *_ = row_interval([record["metrics"][metric] for record in records])
-    _, low, high = row_interval(committed)
+    _, low, high = row_interval(numbers)
     inside = low <= value <= high
     return f"; {'inside' if inside else 'OUTSIDE'} the recorded {low:.4g} to {high:.4g}"
 

@@ -37,8 +37,6 @@ def settle(args):
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
-    if args.maps is not None:
-        args.maps.mkdir(parents=True, exist_ok=True)
     args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
     stages = 0 if probe else 1 if ours else 3
     if args.smoke:
@@ -230,6 +228,7 @@ class Training:
         digest = hashlib.sha256(f"{self.data_sha256} {settings}".encode())
         for weight in model.weights:
             digest.update(np.ascontiguousarray(weight))
+        args.maps.mkdir(parents=True, exist_ok=True)
         return args.maps / f"{name}-{digest.hexdigest()[:16]}.npy"
 
     def train_inputs(self, kind, only_heads):
