@@ -304,11 +304,14 @@ def claim_rows(experiment, row, jobs, claims):
 
 def against_recorded(committed, records, metric):
     """Whether the mean of the records is inside the interval that the committed ones have."""
-    numbers = [record["metrics"][metric] for record in committed if metric in record["metrics"]]
-    if not numbers:
+    old, new = (
+        [record["metrics"][metric] for record in group if metric in record["metrics"]]
+        for group in (committed, records)
+    )
+    if not old or not new:
         return ""
-    value, *_ = row_interval([record["metrics"][metric] for record in records])
-    _, low, high = row_interval(numbers)
+    value, *_ = row_interval(new)
+    _, low, high = row_interval(old)
     inside = low <= value <= high
     return f"; {'inside' if inside else 'OUTSIDE'} the recorded {low:.4g} to {high:.4g}"
 

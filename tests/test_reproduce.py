@@ -165,6 +165,13 @@ def test_numbers_are_compared_with_the_recorded_ones(low, high, word, tree, caps
     assert f"{word} the recorded {low} to {high}" in page and page.count("the recorded") == 1
 
 
+def test_a_metric_that_only_one_side_has_is_not_compared():
+    record = {"metrics": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    assert "inside" in reproduce.against_recorded([record], [record], "accuracy")
+    for committed, new in (([record], [{"metrics": {}}]), ([{"metrics": {}}], [record])):
+        assert reproduce.against_recorded(committed, new, "accuracy") == ""
+
+
 def test_failed_prediction_is_tried_again(tree, capsys):
     (tree / "good_demo" / "predict.py").write_text("raise SystemExit('no picture')")
     git(tree, "commit", "-qam", "broken")
