@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import fail, find_run, keras, load_file, run_script, write_text
+from common.run import fail, find_run, keras, load_file, ops, run_script, write_text
 from dog_finetune.features import predict
 from dog_finetune.pictures import (
     UNREADABLE,
@@ -24,12 +24,13 @@ from dog_finetune.pictures import (
     picture_paths,
     read_picture,
 )
+from dog_finetune.report import scaled
 
 
 def load_run(run_dir):
-    """The network of a run, and its notes: classes, share of the main head, size."""
+    """The network of a run, and its notes: classes, size, share of the main head, temperature."""
     notes = load_file(run_dir / "classes.json")
-    if not {"classes", "share", "image_size"} <= set(notes):
+    if not {"classes", "share", "temperature", "image_size"} <= set(notes):
         fail(f"{run_dir / 'classes.json'} is damaged")
     return load_file(run_dir / "model.keras"), notes
 
@@ -41,7 +42,7 @@ def probabilities(model, notes, pictures, views=1):
         shown = np.stack([fixed_view(picture, number) for picture in pictures])
         heads = predict(model, shown)
         total = total + blend(heads, notes["share"])
-    return total / views
+    return scaled(total / views, notes["temperature"])
 
 
 def blend(heads, share):
@@ -84,7 +85,8 @@ def export(model, notes, run_dir, kind):
         "onnx": ("model.onnx", "onnx"),
         "saved_model": ("saved_model", "tf_saved_model"),
     }[kind]
-    single = keras.Model(model.input, blend(model.output, notes["share"]))
+    logits = ops.log(blend(model.output, notes["share"]) + 1e-12) / notes["temperature"]
+    single = keras.Model(model.input, ops.softmax(logits))
     try:
         single(np.zeros((1, *model.input.shape[1:]), "uint8"))  # Keras wants a called model.
         single.export(run_dir / name, format=format, verbose=False)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import keras, write_text
+from common.run import LazyModule, keras, write_text
 from common.table import mean_interval, proportion
 from dog_finetune.pictures import picture_grid, read_picture
+
+optimize, special = LazyModule("scipy.optimize"), LazyModule("scipy.special")
 
 
 # --- Blend ---
@@ -25,6 +27,12 @@ def best_blend(found, splits, blend):
         return 1.0
     main, auxiliary = (found["valid"][head].mean(1) for head in ("main", "auxiliary"))
     return blend(main, auxiliary, splits["valid"][1])
+
+
+def best_temperature(found, splits, share):
+    if "valid" not in found:
+        return 1.0
+    return fit_temperature(mixed(found["valid"], share), splits["valid"][1])
 
 
 # --- Measures ---
@@ -44,8 +52,8 @@ def selection(args, data):
     if not data["num_valid"]:
         return "nothing: no validation pictures, the last epoch of each stage"
     if args.recipe == "probe":
-        return "the penalty by validation"
-    return "each stage at its best validation epoch; the blend by validation"
+        return "the penalty and the temperature by validation"
+    return "each stage at its best validation epoch; the blend and the temperature by validation"
 
 
 def calibration_error(probabilities, labels, bins=15):
@@ -53,6 +61,24 @@ def calibration_error(probabilities, labels, bins=15):
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     return np.abs(np.bincount(places, confidence - right, minlength=bins)).sum() / len(labels)
+
+
+def scaled(probabilities, temperature):
+    """Less sure of themselves if the temperature is above 1, surer if below; the order stays."""
+    return special.softmax(np.log(probabilities + 1e-12) / temperature, -1)
+
+
+def fit_temperature(probabilities, labels):
+    """The temperature that makes the labels most likely (arXiv 1706.04599).
+
+    Choose it on validation pictures.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log):
+        return -np.log(scaled(probabilities, np.exp(log))[rows, labels]).mean()
+
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def resampled(measure, *arrays, rounds=200):
@@ -90,6 +116,14 @@ def report(run, drawn, done, notes, blend):
     last["right among five"] = share_right(top5)
     both = np.concatenate(final), np.concatenate(labels)
     last["calibration error"] = resampled(calibration_error, *both)
+    temperatures = [
+        best_temperature(found[stage], splits, share)
+        for found, (splits, *_), share in zip(done, drawn, shares, strict=True)
+    ]
+    if "valid" in done[0][stage]:
+        calm = [scaled(p, temperature) for p, temperature in zip(final, temperatures, strict=True)]
+        calm = np.concatenate(calm)
+        last["calibration error, scaled"] = resampled(calibration_error, calm, both[1])
     for head in tested[0] if len(tested[0]) > 1 else ():
         alone = [t[head].mean(1).argmax(-1) == y for t, y in zip(tested, labels, strict=True)]
         last[f"accuracy, {head} head"] = share_right(alone)
@@ -100,12 +134,12 @@ def report(run, drawn, done, notes, blend):
         last["accuracy, one view"] = share_right(hits)
     splits, names, _ = drawn[-1]
     details = {"weights": weights_used(args), "share of the main head": shares}
-    details |= notes
+    details |= {"temperature": temperatures} | notes
     guesses, truths = both[0].argmax(-1), both[1]
     wrong = guesses != truths
     pairs = Counter(zip(truths[wrong].tolist(), guesses[wrong].tolist(), strict=True))
     details["confusions"] = [[names[a], names[b], n] for (a, b), n in pairs.most_common(10)]
-    save_examples(args, run, splits, names, shares[-1])
+    save_examples(args, run, splits, names, (shares[-1], temperatures[-1]))
     captions = draw_confusions(args, run, splits, names, final[-1].argmax(-1))
     for path in [*run.dir.glob("*-maps.*"), *run.dir.glob("*-vectors.*")]:
         path.unlink()  # Large, and quickly made again.
@@ -129,9 +163,10 @@ def weights_used(args):
     return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def save_examples(args, run, splits, names, share):
+def save_examples(args, run, splits, names, chosen):
     """What predict.py needs besides the model: its classes, and test pictures to show."""
-    notes = {"classes": names, "share": share, "image_size": args.image_size}
+    notes = {"classes": names, "image_size": args.image_size}
+    notes["share"], notes["temperature"] = chosen
     write_text(run.dir / "classes.json", json.dumps(notes, ensure_ascii=False))
     sources, labels = splits["test"]
     rows = np.unique(np.linspace(0, len(labels) - 1, 36).astype(int))

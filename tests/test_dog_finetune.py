@@ -373,6 +373,7 @@ def test_record_of_the_three_stages(smoke_run, assert_drawn):
     assert metrics["accuracy"]["value"] + metrics["error rate"]["value"] == pytest.approx(1)
     assert {f"accuracy after stage {i}" for i in (1, 2, 3)} < set(metrics)
     assert metrics["calibration error"]["value"] <= 1
+    assert record["details"]["temperature"][0] > 0 and "calibration error, scaled" in metrics
     assert record["details"]["weights"] == "drawn"
     assert not list(run_dir.glob("*-maps.*")) and not list(run_dir.glob("*-vectors.*"))
     for name in record["pictures"]:
@@ -512,6 +513,23 @@ def test_calibration_error_equals_a_loop():
     assert report.calibration_error(p, labels) == pytest.approx(error)
 
 
+def test_the_temperature_undoes_one_and_keeps_the_order():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(5), 4000)
+    labels = (p.cumsum(1) > rng.random((4000, 1))).argmax(1)  # Just as likely as p says.
+    flat = report.scaled(p, 3.0)
+    assert report.fit_temperature(p, labels) == pytest.approx(1, abs=0.1)
+    assert report.fit_temperature(flat, labels) == pytest.approx(1 / 3, abs=0.04)
+    assert np.allclose(report.scaled(flat, 1 / 3), p, atol=1e-6)
+    assert np.array_equal(flat.argsort(1), p.argsort(1))
+    for temperature in (0.5, 2.0):  # No other is likelier.
+        assert log_loss(report.scaled(p, temperature), labels) > log_loss(p, labels)
+
+
+def log_loss(p, labels):
+    return -np.log(p[np.arange(len(labels)), labels]).mean()
+
+
 # --- predict.py ---
 def test_predictions_in_a_fresh_process(smoke_run, folder, tmp_path):
     run_dir, _ = smoke_run
@@ -578,8 +596,7 @@ def test_an_exported_network_says_the_same(smoke_run, tmp_path):
     pixels = np.load(smoke_run[0] / "examples.npz")["pictures"][:3]
     session = onnxruntime.InferenceSession(predict.export(model, notes, tmp_path, "onnx"))
     [found] = session.run(None, {session.get_inputs()[0].name: pixels})
-    expected = predict.blend(model.predict_on_batch(pixels), notes["share"])
-    assert np.allclose(found, expected, atol=1e-5)
+    assert np.allclose(found, predict.probabilities(model, notes, pixels), atol=1e-5)
 
 
 def test_missing_and_damaged_models_are_one_line(smoke_run, tmp_path, error_of):
