@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test bench
+.PHONY: reproduce test test-backends bench
 
 reproduce: .venv/installed
 	$(BIN)/python reproduce.py $(ARGS)
@@ -11,6 +11,14 @@ test: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What computes, on JAX and torch: the tests of the experiments, and several processes.
+test-backends: .venv/backends-installed
+	@for backend in jax torch; do \
+	echo "== $$backend"; \
+	KERAS_BACKEND=$$backend $(BIN)/python -m pytest -n 2 --dist loadfile \
+	$(patsubst %/train.py,tests/test_%.py,$(wildcard */train.py)) tests/test_parallel.py $(ARGS) \
+	|| exit 1; done
 
 bench: .venv/benchmarks-installed
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -24,4 +32,8 @@ bench: .venv/benchmarks-installed
 
 .venv/benchmarks-installed: .venv/installed benchmarks/requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet -r benchmarks/requirements.txt
+	@touch $@
+
+.venv/backends-installed: .venv/installed tests/requirements-backends.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet -r tests/requirements-backends.txt
 	@touch $@

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from captcha_xception.pictures import augment, draw_hits_and_misses, load_folder
+from common.parallel import DataParallel, add_data_parallel
 from common.run import (
     Run,
     fail,
@@ -255,6 +256,7 @@ def parse_args(argv=None):
     add("--learning-rate", type=float, help="default: 2e-3 at its highest; posts: 1e-3")
     add("--length", type=int, help="the label is the last LENGTH characters of a name")
     add("--case-sensitive", action="store_true", help="A and a are two classes")
+    add_data_parallel(parser)
     quick = {"model": "columns", "recipe": "ours", "batch_size": 64, "num_test": 2000}
     quick |= {"num_train": 20_000, "epochs": 3}
     presets = {
@@ -273,6 +275,7 @@ def main(argv=None):
     numbers += (args.length, args.learning_rate)
     if any(number is not None and number <= 0 for number in numbers):
         fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
+    parallel = DataParallel(args)
     splits, alphabet, notes = load_data(args)
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]
     steps = len(y_train) // args.batch_size
@@ -281,9 +284,8 @@ def main(argv=None):
     args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
     run = Run(args, "captcha_xception")
     print(", ".join(f"{len(labels)} {split}" for split, (_, labels) in splits.items()))
-    model = build_model(
-        args.model, x_train.shape[1:], y_train.shape[1], len(alphabet), args.weights
-    )
+    sizes = (x_train.shape[1:], y_train.shape[1], len(alphabet))
+    model = build_model(args.model, *sizes, args.weights)
     if args.init:
         source, source_alphabet, _ = load_run(args.init)
         copy_weights(source, model, source_alphabet, alphabet)
@@ -294,32 +296,31 @@ def main(argv=None):
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, steps * args.epochs - warmup, warmup_target=rate, warmup_steps=warmup
         )
-    model.compile(
-        optimizer=keras.optimizers.Adam(rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=[whole_accuracy],
-    )
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=[whole_accuracy])
     # predict.py needs to know what the classes mean and how large a picture must be.
     shape = {"alphabet": alphabet, "size": [x_train.shape[2], x_train.shape[1]]}
     write_text(run.dir / "captcha.json", json.dumps(shape))
 
     checkpoint = run.checkpoint(model, monitor="val_whole_accuracy")
     first_epoch = len(run.history)
-    model.fit(
-        # A small folder needs augmentation; of drawn captchas there are as many as one likes.
-        batches(
-            *(x_train, y_train, args.batch_size, args.seed, first_epoch),
-            augmented=ours and args.data is not None,
-        ),
-        steps_per_epoch=steps,
-        initial_epoch=first_epoch,
-        epochs=args.epochs,
-        validation_data=splits["valid"],
-        validation_batch_size=256,
-        callbacks=[checkpoint],
-        shuffle=False,
-        verbose=run.verbose,
+    # A small folder needs augmentation; of drawn captchas there are as many as one likes.
+    train_batches = batches(
+        *(x_train, y_train, args.batch_size, args.seed, first_epoch),
+        augmented=ours and args.data is not None,
     )
+    with parallel.spread(model):
+        model.fit(
+            parallel.own_rows(train_batches),
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=args.epochs,
+            validation_data=parallel.even(splits["valid"]),
+            validation_batch_size=256,
+            callbacks=[checkpoint],
+            shuffle=False,
+            verbose=run.verbose,
+        )
     best = max(run.history, key=lambda epoch: (epoch["val_whole_accuracy"], epoch["epoch"]))
     model = load_file(run.dir / "model.keras")
     probabilities = model.predict(x_test, batch_size=256, verbose=0)

@@ -1,5 +1,6 @@
 """Views of pictures made by threads, what the frozen part makes of them kept on disk, batches."""
 
+import fcntl
 import itertools
 import json
 import shutil
@@ -60,6 +61,12 @@ def fill(path, model, shape, items):
     items(first) yields the inputs from the first on. Stopped at any time, it goes on where it
     was when it is called again. Maps are kept in half precision, as vectors need not be.
     """
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Of --maps: another run may be making it now.
+        return fill_locked(path, model, shape, items)
+
+
+def fill_locked(path, model, shape, items):
     total, note = shape[0] * shape[1], path.with_suffix(".json")
     done = load_file(note)["done"] if note.exists() else 0
     if not done:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import LazyModule, keras, write_text
+from common.run import keras, write_text
 from common.table import mean_interval, proportion
 from dog_finetune.pictures import picture_grid, read_picture
-
-optimize, special = LazyModule("scipy.optimize"), LazyModule("scipy.special")
 
 
 # --- Blend ---
@@ -65,7 +63,9 @@ def calibration_error(probabilities, labels, bins=15):
 
 def scaled(probabilities, temperature):
     """Less sure of themselves if the temperature is above 1, surer if below; the order stays."""
-    return special.softmax(np.log(probabilities + 1e-12) / temperature, -1)
+    from scipy.special import softmax
+
+    return softmax(np.log(probabilities + 1e-12) / temperature, -1)
 
 
 def fit_temperature(probabilities, labels):
@@ -73,12 +73,14 @@ def fit_temperature(probabilities, labels):
 
     Choose it on validation pictures.
     """
+    from scipy.optimize import minimize_scalar
+
     rows = np.arange(len(labels))
 
     def loss(log):
         return -np.log(scaled(probabilities, np.exp(log))[rows, labels]).mean()
 
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def resampled(measure, *arrays, rounds=200):

@@ -85,7 +85,7 @@ def pretrain(args, run, training, prefix):
         keras.optimizers.Adam(rate), crossentropy, metrics={"main": "accuracy"}, **how(args)
     )
     history, _ = train_stage(
-        *(run, f"{prefix}stage0", model),
+        *(run, training.parallel, f"{prefix}stage0", model),
         functools.partial(
             features.batches,
             *(features.from_views(views, "plain"), labels, draw_32, ["main"], len(others)),
@@ -119,7 +119,7 @@ def plain_pictures(views):
     return np.stack(list(views.in_order(("plain", row) for row in range(len(views.sources)))))
 
 
-def train_stage(run, name, model, make_batches, steps, epochs, valid):
+def train_stage(run, parallel, name, model, make_batches, steps, epochs, valid):
     """Trains or goes on; leaves the model at its best validation epoch. Returns the history.
 
     Without validation pictures (valid is None) the last epoch is taken.
@@ -129,25 +129,27 @@ def train_stage(run, name, model, make_batches, steps, epochs, valid):
     checkpoint = run.checkpoint(model, f"val_{accuracy}" if valid else None, prefix=f"{name}-")
     start, first_epoch = time.time(), len(run.history)
     if first_epoch < epochs:
-        model.fit(
-            make_batches(first_epoch),
-            steps_per_epoch=steps,
-            initial_epoch=first_epoch,
-            epochs=epochs,
-            validation_data=valid,
-            validation_batch_size=64,
-            callbacks=[checkpoint],
-            shuffle=False,
-            verbose=run.verbose,
-        )
+        with parallel.spread(model):
+            model.fit(
+                parallel.own_rows(make_batches(first_epoch)),
+                steps_per_epoch=steps,
+                initial_epoch=first_epoch,
+                epochs=epochs,
+                validation_data=valid and parallel.even(valid),
+                validation_batch_size=64,
+                callbacks=[checkpoint],
+                shuffle=False,
+                verbose=run.verbose,
+            )
     seconds = None if run.args.resume else time.time() - start
     if valid:
         load_best(model, run.dir / f"{name}-model.keras")
     if model.optimizer.use_ema:  # The running mean of the weights, if it does as well.
-        best = model.get_weights()
-        scores = [evaluate(model, valid)[accuracy] if valid else 0.0]
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        scores.append(evaluate(model, valid)[accuracy] if valid else 0.0)
+        with parallel.spread(model):
+            best = model.get_weights()
+            scores = [evaluate(model, parallel.even(valid))[accuracy] if valid else 0.0]
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+            scores.append(evaluate(model, parallel.even(valid))[accuracy] if valid else 0.0)
         if scores[1] < scores[0]:
             model.set_weights(best)
     return [{"stage": name} | entry for entry in run.history], seconds
@@ -168,11 +170,13 @@ def plan(args):
 class Training:
     """One training, through all stages, on one split of the pictures.
 
-    `functions` are train.py's compiled, make_view, sample_pairs and choose_blend.
+    `shared` are the settings, the Run, its DataParallel, and train.py's functions compiled,
+    make_view, sample_pairs and choose_blend.
     """
 
-    def __init__(self, args, run, draw, splits, num_classes, parts, functions):
-        self.args, self.run, self.splits, self.num_classes = args, run, splits, num_classes
+    def __init__(self, shared, draw, splits, num_classes, parts):
+        self.args, self.run, self.parallel, functions = shared
+        args, self.splits, self.num_classes = self.args, splits, num_classes
         self.data_sha256 = args.data_sha256[draw]
         self.prefix = f"draw{draw}-" if args.draws > 1 else ""
         self.stem, self.tail, self.heads, self.centres = parts
@@ -287,7 +291,9 @@ class Training:
             mixup=mixup,
         )
         name = self.prefix + stage
-        entries, seconds = train_stage(self.run, name, model, make_batches, steps, epochs, valid)
+        entries, seconds = train_stage(
+            *(self.run, self.parallel, name, model, make_batches, steps, epochs, valid)
+        )
         self.history += entries
         if seconds:  # Not known of a stage that was stopped and resumed.
             speeds = self.details.setdefault("pictures per second", {})

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.parallel import DataParallel, add_data_parallel
 from common.run import Run, keras, layers, ops, parse_run_args, run_script
 from dog_finetune import networks, pictures, report, stages
 
@@ -291,13 +292,7 @@ def parse_args(argv=None):
     add("--unlabelled", metavar="DIR|SHARE", help="for pseudo-labels; SHARE: hide so many labels")
     add("--breeds", type=int, help="drawn breeds, at most 80")
     add("--num-train", type=int, help="drawn pictures of each breed to train on")
-    add(
-        "--epochs",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="of each stage; post: 10 10 10; ours: one number",
-    )
+    add("--epochs", type=int, nargs="+", metavar="N", help="of each stage; ours: one number")
     add("--steps", type=int, help="batches of 32 in an epoch; default: one pass; post: 600")
     add("--views", type=int, help="augmented views of each picture whose features are kept")
     add("--maps", type=Path, metavar="DIR", help="keep the features there, for other runs too")
@@ -306,6 +301,7 @@ def parse_args(argv=None):
     add("--decay", type=float, default=0.8, help="ours: of the rate, from block to block")
     add("--mixup", type=float, default=0.2, help="ours: 0 for none")
     add("--tta", type=int, help="views of each test picture")
+    add_data_parallel(parser)
     quick = {"recipe": "post", "shares": [0.1, 0.1], "breeds": 20, "num_train": 40, "tta": 1}
     quick |= {"views": 4}
     tiny = {"breeds": 3, "num_train": 8, "views": 2, "epochs": [2, 2, 2], "steps": 2}
@@ -321,6 +317,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    parallel = DataParallel(args)
     drawn = [load_data(args, draw) for draw in range(args.draws)]
     args.data_sha256 = [notes["sha256"] for *_, notes in drawn]  # --resume notices a change.
     run = Run(args, "dog_finetune")
@@ -330,7 +327,8 @@ def main(argv=None):
     for draw, (splits, names, _) in enumerate(drawn):
         keras.utils.set_random_seed(args.seed)
         parts = build_model(args, len(names))
-        training = stages.Training(args, run, draw, splits, len(names), parts, functions)
+        shared = (args, run, parallel, functions)
+        training = stages.Training(shared, draw, splits, len(names), parts)
         done.append(training.all_stages())
         history += training.history
     report.save_model(run, parts)

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.parallel import DataParallel, add_data_parallel
 from common.run import Run, fail, keep_memory, keras, layers, ops, parse_run_args, run_script
 from data import corpus
 from word2vec_keras.fast import (
@@ -217,6 +218,7 @@ def parse_args(argv=None):
     add("--fix", nargs="+", default=[], choices=FIXES, help="where the post's cbow is not CBOW")
     add("--eval", metavar="DIR", help="word pairs and analogies; default: the generated text's")
     add("--continue-from", metavar="VECTORS", help="start from a run's vectors.bin, or any such")
+    add_data_parallel(parser)
     fast = {"model": "fast-cbow", "epochs": 5, "subsample": 1e-4}
     presets = {
         "smoke": fast | {"epochs": 1},
@@ -237,6 +239,7 @@ def main(argv=None):
         fail("--fix is of --model cbow: the fast models are like word2vec.c as they are")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
     keep_memory()
+    parallel = DataParallel(args)
     ids, words, counts, total, notes = load_data(
         args.data, args.min_count, args.segment, args.smoke
     )
@@ -292,15 +295,17 @@ def main(argv=None):
 
     start = time.time()
     if first_epoch < args.epochs:
-        model.fit(
-            stream(batches()) if fast else batches(),
-            steps_per_epoch=steps,
-            initial_epoch=first_epoch,
-            epochs=args.epochs,
-            callbacks=[checkpoint],
-            shuffle=False,
-            verbose=run.verbose,
-        )
+        own_batches = parallel.own_rows(batches())
+        with parallel.spread(model):
+            model.fit(
+                stream(own_batches) if fast else own_batches,
+                steps_per_epoch=steps,
+                initial_epoch=first_epoch,
+                epochs=args.epochs,
+                callbacks=[checkpoint],
+                shuffle=False,
+                verbose=run.verbose,
+            )
     speed = total * (args.epochs - first_epoch) / (time.time() - start)
 
     vectors, weights, *bias = (ops.convert_to_numpy(table) for table in tables(model))
