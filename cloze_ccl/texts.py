@@ -13,11 +13,13 @@ import json
 import lzma
 import re
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from common.packed import most_unpacked
 from common.run import fail, write_text
 from data.stories import BLANK, Question, make_cloze, tagger
 
@@ -34,10 +36,13 @@ def read_lines(path):
     """The lines of a file in UTF-8, packed (.gz, .xz, .bz2) or not."""
     path = Path(path)
     try:
+        most = most_unpacked(path)
         with OPENERS.get(path.suffix, open)(path, "rb") as file:
-            data = file.read()
-    except (OSError, EOFError, lzma.LZMAError) as error:
+            data = file.read(most + 1)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         fail(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+    if len(data) > most:
+        fail(f"{path} would unpack to more than {most:,} bytes")
     try:
         return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -15,6 +15,8 @@ from types import ModuleType
 
 import numpy as np
 
+from common.packed import refuse_bomb
+
 
 class LazyModule(ModuleType):  # Loaded on first use, so that --help answers at once.
     def __getattr__(self, attribute):
@@ -30,6 +32,8 @@ def fail(message):
 def load_file(path):
     """What a .keras, .npz or .json file holds; a missing or damaged one is one clear line."""
     try:
+        if path.suffix in (".keras", ".npz"):
+            refuse_bomb(path)
         if path.suffix == ".keras":
             return keras.saving.load_model(path, compile=False)
         return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())

@@ -170,7 +170,11 @@ def list_contest(folder):
     """
     labels, two, missing = {}, set(), []
     table = folder / "train.txt"
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        fail(f"{table}: not UTF-8 at byte {error.start}")
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if len(words) < 2:
             if words:

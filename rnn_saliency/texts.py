@@ -72,7 +72,11 @@ def read_text(path):
         first = first or kind
         if kind != first:
             fail(f"{path}, line {number}: {kind}, but the lines before are {first}: save it as one")
-    return data.decode("gb18030")
+    try:
+        return data.decode("gb18030")
+    except UnicodeDecodeError as error:  # A line may end within a character of another.
+        line = data.count(b"\n", 0, error.start) + 1
+        fail(f"{path}, line {line}: neither UTF-8 nor GBK")
 
 
 def read_table(path, columns=COLUMNS):

@@ -17,7 +17,7 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 EXPERIMENTS = {
     "captcha_xception": ["--num-train", "128", "--epochs", "2"],
     "word2vec_keras": ["--epochs", "2"],
-    "dog_finetune": [],
+    "dog_finetune": ["--breeds", "4"],
 }
 
 
