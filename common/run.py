@@ -109,7 +109,8 @@ class Run:
             name = f"{'smoke' if args.smoke else args.preset}-seed{args.seed}"
             paths = (RUNS / experiment / (f"{name}-{i}" if i else name) for i in range(10_000))
             self.dir = args.run_dir or next(path for path in paths if not path.exists())
-            if self.dir.is_file() or any(self.dir.glob("*")):
+            begun = {"lock", "arguments.json.next"}  # By a run killed before it could be resumed.
+            if self.dir.is_file() or {path.name for path in self.dir.glob("*")} - begun:
                 fail(f"{self.dir} is in use: choose another --run-dir, or --resume it")
             self.dir.mkdir(parents=True, exist_ok=True)
         self._lock = (self.dir / "lock").open("w")

@@ -155,6 +155,12 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, error_of):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_run_killed_before_it_could_be_resumed_is_begun_again(tmp_path):
+    for name in ("lock", "arguments.json.next"):
+        (tmp_path / name).write_text("{")
+    assert finish(Run(parse("--run-dir", tmp_path), "toy"))
+
+
 def test_a_folder_in_which_a_run_is_going_on_is_refused(tmp_path, error_of):
     going_on = Run(parse("--run-dir", tmp_path), "toy")
     message = error_of(Run, parse("--run-dir", tmp_path, "--resume"), "toy")
