@@ -220,15 +220,16 @@ class Training:
     def fixed_maps(self, split):
         """What the stem makes of the test-time views of pictures that are not trained on."""
         views = self.views_of(self.splits[split][0], None)
-        path = self.path(f"{split}-maps", self.stem, self.args.tta)
+        path = self.path(f"{split}-maps", self.stem, views, self.args.tta)
         return features.view_maps(path, self.stem, views, "test", self.args.tta)
 
-    def path(self, name, model, count):
+    def path(self, name, model, views, count):
         """Where a map is kept: in the run folder, or in --maps, for runs that need the same one."""
         if self.args.maps is None:
             return self.run.dir / f"{self.prefix}{name}.npy"
         args, pieces = self.args, {"splices", "masks"} & set(self.args.without)
-        settings = (args.seed, args.image_size, args.unlabelled, sorted(pieces), count)
+        shape = (len(views.sources), count)  # Fewer sources if no pseudo-labels are wanted.
+        settings = (args.seed, args.image_size, args.unlabelled, sorted(pieces), shape)
         digest = hashlib.sha256(f"{self.data_sha256} {settings}".encode())
         for weight in model.weights:
             digest.update(np.ascontiguousarray(weight))
@@ -244,7 +245,7 @@ class Training:
         if fresh:  # Nothing later needs more of a picture than its vector.
             name, stem = f"{kind}-vectors", keras.Model(stem.input, self.tail(stem.output))
         count = 1 if kind == "plain" else self.args.views
-        path = self.path(name, stem, count)
+        path = self.path(name, stem, self.views, count)
         kept = features.view_maps(path, stem, self.views, kind, count)
         if only_heads and not fresh:
             vectors = self.run.dir / f"{self.prefix}{kind}-vectors.npy"

@@ -451,6 +451,8 @@ def test_maps_are_shared_by_runs_that_need_the_same(tiny, folder, tmp_path):
     assert run("heads", "--without", "glu")[1].keys() == made.keys()
     assert len(run("pieces", "--without", "masks")[1]) > len(made)
     assert len(run("seed", "--seed", "1")[1]) > len(made) + 2
+    hidden = run("hidden", "--unlabelled", "0.5", "--without", "pseudo")[1]
+    assert len(run("pseudo", "--unlabelled", "0.5")[1]) > len(hidden)  # Of more pictures.
 
 
 def test_the_probe_is_where_the_gradient_vanishes():
