@@ -5,7 +5,7 @@ Post:   https://kexue.fm/archives/4611 (2017, Baidu's contest of 100 dog breeds)
 Data:   cartoon dogs (data/dogs.py), for which the network is first trained on other drawn breeds;
         --data takes a folder per class, or the contest's train.txt with train/ID.jpg.
 
-    python dog_finetune/train.py                       # the post's recipe on drawn dogs
+    python dog_finetune/train.py                       # the post's recipe on drawn dogs, 3 minutes
     python dog_finetune/train.py --preset full         # ours
     python dog_finetune/train.py --preset post --data DIR    # the post's sizes, for a GPU
     python dog_finetune/train.py --data DIR --weights PATH   # your pictures

@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import symtable
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -156,15 +155,14 @@ def test_importing_loads_no_backend_and_leaves_no_trace(experiment, tmp_path):
 
 
 @each_script
-def test_help_answers_within_a_second_from_anywhere(script, tmp_path):
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=1) >= 1:
-        start = time.perf_counter()
-        run = [sys.executable, ROOT / script, "--help"]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-    assert min(seconds) < 1
+def test_help_answers_at_once_from_anywhere(script, tmp_path):
+    """Nothing that takes long is imported for it."""
+    run = [sys.executable, "-X", "importtime", ROOT / script, "--help"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in loaded
+    assert not loaded & {"keras", "tensorflow", "jax", "torch", "scipy.stats", "matplotlib"}
     shared = "--seed --run-dir --resume --smoke --preset --data"
     for flag in (shared if script.endswith("train.py") else "--run-dir --json").split():
         assert flag in done.stdout
@@ -520,6 +518,7 @@ def unsafe_code(source):
 def test_no_file_can_run_code_when_it_is_loaded():
     sources = {path: text for path, text in project_files().items() if path.endswith(".py")}
     assert "common/run.py" in sources
+    del sources["tests/test_hostile.py"]  # Which makes such files, to have them refused.
     found = {path: list(unsafe_code(text)) for path, text in sources.items()}
     assert not {path: places for path, places in found.items() if places}
 
