@@ -175,7 +175,7 @@ def build_model(name, input_shape, num_characters, num_classes, weights="none"):
     try:
         return build_xception(*shape, weights=None if weights == "none" else weights)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         fail(f"cannot load --weights {weights} ({reason}); --weights none starts from scratch")
 
 

@@ -42,7 +42,8 @@ class DataParallel:
             try:
                 keras.distribution.initialize()
             except Exception as error:  # Of many kinds: a wrong address, a number twice, no answer.
-                fail(f"--data-parallel: the processes did not meet: {str(error).splitlines()[0]}")
+                reason = (str(error) or repr(error)).splitlines()[0]
+                fail(f"--data-parallel: the processes did not meet: {reason}")
             self.rank, self.count = jax.process_index(), jax.process_count()
         self.devices = keras.distribution.list_devices()
         args.data_parallel = f"{self.count} processes, {len(self.devices)} devices"

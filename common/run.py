@@ -38,7 +38,7 @@ def load_file(path):
             return keras.saving.load_model(path, compile=False)
         return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.
-        fail(f"{path} is missing or damaged: {str(error).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
 
 
 ROOT = Path(__file__).resolve().parent.parent

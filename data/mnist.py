@@ -24,7 +24,7 @@ def read(path):
             missing = [name for name in NAMES if name not in file.files]
             arrays = [] if missing else [file[name] for name in NAMES]
     except Exception as error:  # A damaged archive raises a dozen kinds.
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(f"{path} is no intact .npz file: {reason}") from None
     if missing:
         raise ValueError(f"{path} has no {', '.join(missing)}: expected {', '.join(NAMES)}")

@@ -37,9 +37,10 @@ def backbone_of(args, build):
             warnings.filterwarnings("error", message="Skipping")
             return build(name, args.image_size, weights, args.blocks)
     except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
+        reason = (str(error) or repr(error)).splitlines()[0]
         fail(
             f"no --backbone {args.backbone} with --weights {args.weights} "
-            f"({str(error).splitlines()[0]}); --weights PATH takes a file made without the top, "
+            f"({reason}); --weights PATH takes a file made without the top, "
             "--weights none starts from scratch"
         )
 

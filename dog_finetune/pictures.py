@@ -94,7 +94,7 @@ def scan(paths):
             image = open_picture(io.BytesIO(content), 32)
             return fingerprint(image), hashlib.sha256(content).digest(), None
         except UNREADABLE as error:
-            return None, None, f"{path}: {str(error).splitlines()[0]}"
+            return None, None, f"{path}: {(str(error) or repr(error)).splitlines()[0]}"
 
     with ThreadPoolExecutor() as pool:
         found = pool.map(look, paths)

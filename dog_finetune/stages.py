@@ -104,7 +104,7 @@ def load_best(model, path):
     try:
         model.load_weights(path)
     except Exception as error:
-        fail(f"{path} is missing or damaged: {str(error).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
 
 
 def evaluate(model, data):

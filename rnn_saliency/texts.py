@@ -41,7 +41,7 @@ def read_workbook(path, label):
         sheet = xlrd.open_workbook(path, logfile=io.StringIO()).sheet_by_index(0)
         texts = [str(sheet.cell_value(row, 0)) for row in range(sheet.nrows)]
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.
-        fail(f"{path} is no intact .xls file: {str(error).splitlines()[0]}")
+        fail(f"{path} is no intact .xls file: {(str(error) or repr(error)).splitlines()[0]}")
     return [(text, label) for text in texts]
 
 

@@ -53,7 +53,7 @@ def read_output(run_dir, num_words):
         with np.load(path, allow_pickle=False) as file:
             weights, bias, counts = (file[name][1:] for name in names)
     except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is missing or damaged: {str(error).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
     if not len(weights) == len(bias) == len(counts) == num_words:
         fail(f"{path} and vectors.bin are not of one run: {len(weights)} and {num_words} words")
     return model, weights, bias, counts
