@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from captcha_xception.pictures import augment, draw_hits_and_misses, load_folder
+from common.damage import first_line
 from common.parallel import DataParallel, add_data_parallel
 from common.run import (
     Run,
@@ -175,8 +176,8 @@ def build_model(name, input_shape, num_characters, num_classes, weights="none"):
     try:
         return build_xception(*shape, weights=None if weights == "none" else weights)
     except Exception as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
-        fail(f"cannot load --weights {weights} ({reason}); --weights none starts from scratch")
+        why = f"cannot load --weights {weights} ({first_line(error)})"
+        fail(f"{why}; --weights none starts from scratch")
 
 
 # --- Metrics (the first needs only keras; copy it) ---
@@ -293,9 +294,8 @@ def main(argv=None):
     rate = args.learning_rate or (2e-3 if ours else 1e-3)
     if ours:
         warmup = min(200, steps * args.epochs // 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps * args.epochs - warmup, warmup_target=rate, warmup_steps=warmup
-        )
+        rising = {"warmup_target": rate, "warmup_steps": warmup}
+        rate = keras.optimizers.schedules.CosineDecay(0.0, steps * args.epochs - warmup, **rising)
     loss = "sparse_categorical_crossentropy"
     model.compile(keras.optimizers.Adam(rate), loss, metrics=[whole_accuracy])
     # predict.py needs to know what the classes mean and how large a picture must be.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.packed import most_unpacked
+from common.damage import most_unpacked
 from common.run import fail, write_text
 from data.stories import BLANK, Question, make_cloze, tagger
 

@@ -1,5 +1,6 @@
 """Downloads that are checked."""
 
+from common.damage import first_line
 from common.run import ROOT, fail, keras
 
 DOWNLOADS = ROOT / "data" / "downloads"
@@ -11,5 +12,5 @@ def fetch(name, urls, sha256):
         try:
             return keras.utils.get_file(name, url, file_hash=sha256, cache_subdir=DOWNLOADS)
         except Exception as error:  # A dead address and a wrong hash alike: try the next.
-            print(f"{url}: {(str(error) or repr(error)).splitlines()[0]}")
+            print(f"{url}: {first_line(error)}")
     fail(f"no {name} at {', '.join(urls)}: put it at {DOWNLOADS / name}, SHA-256 {sha256}")

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 
+from common.damage import first_line
 from common.run import LazyModule, fail, keras
 
 jax = LazyModule("jax")
@@ -42,17 +43,14 @@ class DataParallel:
             try:
                 keras.distribution.initialize()
             except Exception as error:  # Of many kinds: a wrong address, a number twice, no answer.
-                reason = (str(error) or repr(error)).splitlines()[0]
-                fail(f"--data-parallel: the processes did not meet: {reason}")
+                fail(f"--data-parallel: the processes did not meet: {first_line(error)}")
             self.rank, self.count = jax.process_index(), jax.process_count()
         self.devices = keras.distribution.list_devices()
         args.data_parallel = f"{self.count} processes, {len(self.devices)} devices"
         print(f"process {self.rank} of {args.data_parallel}", flush=True)
         if self.rank:
-            first, args.run_dir = (
-                args.run_dir,
-                args.run_dir.with_name(f"{args.run_dir.name}-process{self.rank}"),
-            )
+            first = args.run_dir
+            args.run_dir = first.with_name(f"{first.name}-process{self.rank}")
             if args.resume:  # The processes were not stopped at the same moment.
                 shutil.rmtree(args.run_dir, ignore_errors=True)
                 shutil.copytree(first, args.run_dir)
@@ -81,11 +79,14 @@ class DataParallel:
 
     def own_rows(self, batches):
         """Of each batch the rows that are computed here."""
-        for batch in batches:
-            rows, devices = len(keras.tree.flatten(batch)[-1]), len(self.devices or [0])
-            if rows % devices:
-                fail(f"--data-parallel: {devices} devices cannot share {rows} rows")
-            yield keras.tree.map_structure(lambda x: np.split(x, self.count)[self.rank], batch)
+        if self.devices is None:
+            return batches
+        return (keras.tree.map_structure(self.own_part, batch) for batch in batches)
+
+    def own_part(self, x):
+        if len(x) % len(self.devices):
+            fail(f"--data-parallel: {len(self.devices)} devices cannot share {len(x)} rows")
+        return np.split(x, self.count)[self.rank]
 
     def even(self, arrays):
         """Validation data, less the last few rows that the devices of a process cannot share."""

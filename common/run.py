@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
-from common.packed import refuse_bomb
+from common.damage import first_line, refuse_bomb
 
 
 class LazyModule(ModuleType):  # Loaded on first use, so that --help answers at once.
@@ -38,7 +38,7 @@ def load_file(path):
             return keras.saving.load_model(path, compile=False)
         return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.
-        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {first_line(error)}")
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.packed import refuse_bomb
+from common.damage import first_line, refuse_bomb
 
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -24,7 +24,7 @@ def read(path):
             missing = [name for name in NAMES if name not in file.files]
             arrays = [] if missing else [file[name] for name in NAMES]
     except Exception as error:  # A damaged archive raises a dozen kinds.
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is no intact .npz file: {reason}") from None
     if missing:
         raise ValueError(f"{path} has no {', '.join(missing)}: expected {', '.join(NAMES)}")

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from common.damage import first_line
 from common.run import fail, keras, layers
 
 
@@ -37,7 +38,7 @@ def backbone_of(args, build):
             warnings.filterwarnings("error", message="Skipping")
             return build(name, args.image_size, weights, args.blocks)
     except Exception as error:  # Of many kinds: an unknown name, no network, another's weights.
-        reason = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         fail(
             f"no --backbone {args.backbone} with --weights {args.weights} "
             f"({reason}); --weights PATH takes a file made without the top, "

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from common.damage import first_line
 from common.run import fail
 from data import dogs
 
@@ -94,7 +95,7 @@ def scan(paths):
             image = open_picture(io.BytesIO(content), 32)
             return fingerprint(image), hashlib.sha256(content).digest(), None
         except UNREADABLE as error:
-            return None, None, f"{path}: {(str(error) or repr(error)).splitlines()[0]}"
+            return None, None, f"{path}: {first_line(error)}"
 
     with ThreadPoolExecutor() as pool:
         found = pool.map(look, paths)

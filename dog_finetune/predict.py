@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.damage import first_line
 from common.run import fail, find_run, keras, load_file, ops, run_script, write_text
 from dog_finetune.features import predict
 from dog_finetune.pictures import (
@@ -91,7 +92,7 @@ def export(model, notes, run_dir, kind):
         single(np.zeros((1, *model.input.shape[1:]), "uint8"))  # Keras wants a called model.
         single.export(run_dir / name, format=format, verbose=False)
     except Exception as error:  # Of many kinds, from whichever converter is missing.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         fail(f"--export {kind} is not possible with {keras.backend.backend()} here: {reason}")
     return run_dir / name
 

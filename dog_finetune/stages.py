@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from common.damage import first_line
 from common.run import fail, keras, layers
 from data import dogs
 from dog_finetune import features
@@ -104,7 +105,7 @@ def load_best(model, path):
     try:
         model.load_weights(path)
     except Exception as error:
-        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {first_line(error)}")
 
 
 def evaluate(model, data):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.damage import first_line
 from common.run import fail, load_file, write_text
 
 SPLIT_SEED = 4582  # The split does not change with --seed.
@@ -41,7 +42,7 @@ def read_workbook(path, label):
         sheet = xlrd.open_workbook(path, logfile=io.StringIO()).sheet_by_index(0)
         texts = [str(sheet.cell_value(row, 0)) for row in range(sheet.nrows)]
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.
-        fail(f"{path} is no intact .xls file: {(str(error) or repr(error)).splitlines()[0]}")
+        fail(f"{path} is no intact .xls file: {first_line(error)}")
     return [(text, label) for text in texts]
 
 

@@ -260,8 +260,9 @@ def test_a_network_that_reads_other_files_is_refused(tmp_path, error_of):
     assert "a.keras" in error_of(load_file, tmp_path / "a.keras")
 
 
-def test_a_network_whose_archive_leads_outside_writes_nothing_there(tmp_path, capsys):
+def test_a_network_whose_archive_leads_outside_writes_nothing_there(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "in"))  # Where Keras unpacks, if so.
     (tmp_path / "in" / "a.keras").write_bytes(network())
     with zipfile.ZipFile(tmp_path / "in" / "a.keras", "a") as archive:
         archive.writestr("../../outside.txt", "x")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.damage import first_line
 from common.run import fail, find_run, load_file, run_script
 from data import corpus
 from word2vec_keras.vectors import most_similar, normalize, read_vectors
@@ -53,7 +54,7 @@ def read_output(run_dir, num_words):
         with np.load(path, allow_pickle=False) as file:
             weights, bias, counts = (file[name][1:] for name in names)
     except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is missing or damaged: {(str(error) or repr(error)).splitlines()[0]}")
+        fail(f"{path} is missing or damaged: {first_line(error)}")
     if not len(weights) == len(bias) == len(counts) == num_words:
         fail(f"{path} and vectors.bin are not of one run: {len(weights)} and {num_words} words")
     return model, weights, bias, counts

@@ -1,7 +1,12 @@
-"""Decompression bombs: small files that would unpack to more than memory or disk can hold."""
+"""Files that are damaged or made to do harm: what their errors say, decompression bombs."""
 
 import zipfile
 from pathlib import Path
+
+
+def first_line(error):
+    """What an exception says, in one line; its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def most_unpacked(path):
