@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cloze_ccl.texts import exact_match, usable_only
+from cloze_ccl.pages import write_picture
+from cloze_ccl.texts import exact_match, usable_only, write_answers
 from common.table import proportion
 from data.stories import BLANK, is_noun, part_of_speech
 
@@ -312,3 +313,20 @@ def judge(questions, items, probabilities, words, vocabulary):
         right = Counter(q.kind for q in questions if given.get(q.id) == q.answer)
         notes["accuracy by kind"] = ", ".join(f"{k} {right[k] / kinds[k]:.3f}" for k in kinds)
     return given, metrics, notes
+
+
+def evaluate(model, kind, data, encoded, lookup, words, folder):
+    """Metrics and details of all test sets in `encoded`; writes answers and a picture to folder.
+
+    data: {name of a test set: Questions}; encoded: {its name: their Items}; words: of each key.
+    """
+    metrics, details, known = {}, {}, {w for w, i in zip(words, lookup.ids, strict=True) if i}
+    for part, items in encoded.items():
+        name = "" if part == "test" else f" on {part}"
+        rows = read(model, kind, items, lookup)
+        answers, found, said = judge(data[part], items, rows, words, known)
+        write_answers(folder / f"{part}.out", answers)
+        metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
+        details |= {f"{what}{name}": note for what, note in said.items()}
+        write_picture(folder / "attention.svg", data[part], items, rows)
+    return metrics, details

@@ -9,6 +9,7 @@ read as it is: traditional characters stay what they are, so that 貓 and 猫 ar
 
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
 import re
@@ -160,6 +161,15 @@ def usable_only(questions):
     reasons = [why_unusable(question) for question in questions]
     kept = [q for q, reason in zip(questions, reasons, strict=True) if not reason]
     return kept, dict(Counter(filter(None, reasons)))
+
+
+def fingerprint(data):
+    """SHA-256 of the words and answers of {name: Questions}."""
+    digest = hashlib.sha256()
+    for question in (question for part in data.values() for question in part):
+        words = [word for sentence in question.sentences for word in sentence]
+        digest.update(" ".join([question.answer, *words]).encode())
+    return digest.hexdigest()
 
 
 def exact_match(predictions, answers):

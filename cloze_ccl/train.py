@@ -7,7 +7,6 @@ Data:   written stories (data/stories.py); --text makes questions of stories in 
 
     python cloze_ccl/train.py                                  # our reader, written stories
     python cloze_ccl/train.py --model post                     # the post's, same data
-    python cloze_ccl/train.py --text stories.txt --test cloze.valid.doc_query
     python cloze_ccl/train.py --preset full --text stories.txt --vectors vectors.txt
     python cloze_ccl/train.py --preset post --data CMRC2017 --vectors vectors.txt
     python cloze_ccl/predict.py                                # ten questions, answered
@@ -17,13 +16,11 @@ main. Files are read in texts.py, batches are made in batches.py.
 """
 
 import argparse
-import hashlib
 
 import numpy as np
 from tqdm import tqdm
 
 from cloze_ccl import batches, texts
-from cloze_ccl.pages import write_picture
 from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from data import stories
 
@@ -31,6 +28,27 @@ INGREDIENTS = "characters", "features", "neighbours", "second-reading", "dropout
 
 
 # --- Readers (they need only keras; copy them) ---
+def read_both_ways(rnns, x, inside):
+    """States (batch, words, 2 * units) and ends (batch, 2 * units) of two RNNs, one for each way.
+
+    As from layers.Bidirectional with the mask `inside` (batch, words), False beyond the end of a
+    row of x; but with JAX and torch no RNN that has a mask runs on cuDNN.
+    """
+    inside = ops.cast(inside, "int32")
+    ones = ops.ones_like(inside)
+    place, width = ops.cumsum(ones, axis=1) - 1, ops.sum(ones, axis=1, keepdims=True)
+    last = ops.sum(inside, axis=1, keepdims=True) - 1
+    turned = ops.where(place <= last, last - place, place) + ops.cumsum(width, axis=0) - width
+
+    def turn(y):
+        return ops.take(ops.reshape(y, (-1, y.shape[-1])), turned, axis=0)
+
+    forward, backward = rnns[0](x), rnns[1](turn(x))
+    at_end = ops.expand_dims(ops.cast(ops.equal(place, last), forward.dtype), -1)
+    ends = ops.sum(ops.concatenate([forward, backward], axis=-1) * at_end, axis=1)
+    return ops.concatenate([forward, turn(backward)], axis=-1), ends
+
+
 def build_reader(
     vocabulary_size, match="states", num_layers=2, units=128, embedding_dim=128, vectors=None
 ):
@@ -45,20 +63,17 @@ def build_reader(
     sides = [keras.Input((None,), dtype="int32", name=name) for name in ("left", "right")]
     words = layers.Embedding(vocabulary_size + 1, embedding_dim, name="words")
     unknown = layers.Embedding(1, embedding_dim, name="unknown")
-    bilstms = [
-        layers.Bidirectional(layers.LSTM(units, return_sequences=True, return_state=True))
-        for _ in range(num_layers)
-    ]
+    lstms = [layers.LSTM(units, return_sequences=True) for _ in range(2 * num_layers)]
     ends, matched = [], []
     for side in sides:
-        ids, mask = ops.maximum(side, 0), side >= 0
+        ids = ops.maximum(side, 0)
         x = words(ids)
         if vectors is not None:
             x = x + unknown(0 * ids) * ops.cast(ops.expand_dims(ops.equal(ids, 0), -1), "float32")
         word_vectors = x
-        for bilstm in bilstms:
-            x, forward, _, backward, _ = bilstm(x, mask=mask)
-        ends.append(ops.concatenate([forward, backward], axis=-1))
+        for i in range(num_layers):
+            x, end = read_both_ways(lstms[2 * i : 2 * i + 2], x, side >= 0)
+        ends.append(end)
         matched.append(x if match == "states" else word_vectors)
     if vectors is not None:
         words.trainable = False
@@ -83,10 +98,9 @@ def build_attention_sum_reader(vocabulary_size, units=128, embedding_dim=128, ve
     document = keras.Input((None,), dtype="int32", name="document")
     query = keras.Input((None,), dtype="int32", name="query")
     words = layers.Embedding(vocabulary_size + 1, embedding_dim, name="words")
-    read = layers.Bidirectional(layers.GRU(units, return_sequences=True))
-    ask = layers.Bidirectional(layers.GRU(units))
-    states = read(words(ops.maximum(document, 0)), mask=document >= 0)
-    question = ask(words(ops.maximum(query, 0)), mask=query >= 0)
+    read, ask = ([layers.GRU(units, return_sequences=True) for _ in range(2)] for _ in range(2))
+    states, _ = read_both_ways(read, words(ops.maximum(document, 0)), document >= 0)
+    _, question = read_both_ways(ask, words(ops.maximum(query, 0)), query >= 0)
     if vectors is not None:
         words.set_weights([np.concatenate([np.zeros((1, embedding_dim)), vectors])])
     scores = ops.sum(states * ops.expand_dims(question, 1), axis=-1)
@@ -139,8 +153,8 @@ def build_context_reader(
     x = layers.Dropout(dropout)(x)
 
     def bigru(x):
-        x = layers.Bidirectional(layers.GRU(units, return_sequences=True))(x, mask=inside)
-        return layers.Dropout(dropout)(x)
+        rnns = [layers.GRU(units, return_sequences=True) for _ in range(2)]
+        return layers.Dropout(dropout)(read_both_ways(rnns, x, inside)[0])
 
     def asked(states, width, name):
         """What is asked with the state at the blank: (batch, 1, width)."""
@@ -167,7 +181,7 @@ def build_context_reader(
     return keras.Model(inputs, ops.log_softmax(scores))
 
 
-# --- Loss and answer (they need only keras and numpy; copy them) ---
+# --- Loss and answer (they need only keras; copy them) ---
 def pointer_loss(targets, log_probabilities):
     """The post's: -log p, meant over all places of the answer, where targets are 1: (batch,).
 
@@ -220,12 +234,8 @@ def load_data(source=None, stories_of=(), tests=(), num_stories=2500):
         left_out |= {f"{part}: {reason}": count for reason, count in reasons.items()}
         if not data[part]:
             fail(f"{name}: no question left to {part} on; left out: {left_out}")
-    digest = hashlib.sha256()
-    for question in (question for part in data.values() for question in part):
-        words = [word for sentence in question.sentences for word in sentence]
-        digest.update(" ".join([question.answer, *words]).encode())
     notes = {"name": name} | {f"num_{part}": len(some) for part, some in data.items()}
-    return data, notes | {"left_out": left_out, "sha256": digest.hexdigest()}
+    return data, notes | {"left_out": left_out, "sha256": texts.fingerprint(data)}
 
 
 # --- Main ---
@@ -292,10 +302,8 @@ def main(argv=None):
     vocabulary, characters, sizes = batches.choose_words(
         kind, train, index, args.min_count, args.embedding_dim, *vectors
     )
-    if kind == "post":
-        sizes |= {"match": args.match, "num_layers": args.num_layers}
-    elif kind == "ours":
-        sizes["without"] = tuple(args.without)
+    own = {"post": {"match": args.match, "num_layers": args.num_layers}}
+    sizes |= own.get(kind, {"without": tuple(args.without)} if kind == "ours" else {})
     lookup = batches.Lookup(index, vocabulary, characters)
     run = Run(args, "cloze_ccl")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
@@ -326,15 +334,8 @@ def main(argv=None):
     # The weights only: TensorFlow traces a new model anew.
     model.set_weights(load_file(run.dir / "model.keras").get_weights())
     best = max(run.history, key=lambda entry: (entry["val_accuracy"], entry["epoch"]))
-    metrics, details = {}, {"validation accuracy": f"{best['val_accuracy']:.4f}"}
-    for part, items in encoded.items():
-        name = "" if part == "test" else f" on {part}"
-        rows = batches.read(model, kind, items, lookup)
-        answers, found, said = batches.judge(data[part], items, rows, list(index), set(vocabulary))
-        texts.write_answers(run.dir / f"{part}.out", answers)
-        metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
-        details |= {f"{what}{name}": note for what, note in said.items()}
-        write_picture(run.dir / "attention.svg", data[part], items, rows)
+    metrics, details = batches.evaluate(model, kind, data, encoded, lookup, list(index), run.dir)
+    details["validation accuracy"] = f"{best['val_accuracy']:.4f}"
     return run.finish(
         row=row_name(args, notes["name"]),
         data=notes,

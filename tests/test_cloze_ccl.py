@@ -36,6 +36,13 @@ def named(model, kind):
     return [layer.name for layer in model.layers if isinstance(layer, kind)]
 
 
+def pairs(model, kind):
+    """The weights of each two RNNs, forward and backward, in the order in which they were made."""
+    names = sorted(named(model, kind), key=lambda name: int("0" + name.partition("_")[2]))
+    rows = [weights_of(model, name) for name in names]
+    return [one + two for one, two in zip(rows[::2], rows[1::2], strict=True)]
+
+
 # --- References: one word after the other ---
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -96,7 +103,7 @@ def test_the_posts_reader_equals_a_loop(match, num_layers, with_vectors):
     inputs = {"left": padded(LEFT, 5), "right": padded(RIGHT, 6)}
     found = ops.convert_to_numpy(model(inputs))
     table = weights_of(model, "words")[0]
-    stack = [weights_of(model, name) for name in named(model, keras.layers.Bidirectional)]
+    stack = pairs(model, keras.layers.LSTM)
     for row, left, right in zip(found, LEFT, RIGHT, strict=True):
         ends, matched = [], []
         for ids in (left, right):
@@ -136,7 +143,7 @@ def test_the_as_reader_equals_a_loop():
         model({"document": padded(DOCUMENT, 8), "query": padded(QUERY, 4)})
     )
     table = weights_of(model, "words")[0]
-    read, ask = (weights_of(model, n) for n in sorted(named(model, keras.layers.Bidirectional)))
+    read, ask = pairs(model, keras.layers.GRU)
     for row, document, query in zip(found, DOCUMENT, QUERY, strict=True):
         states, _ = both_ways(gru, table[document], read)
         _, question = both_ways(gru, table[query], ask)
@@ -161,7 +168,7 @@ def test_our_reader_equals_a_loop():
     inputs = context_inputs(8)
     found = ops.convert_to_numpy(model(inputs))
     words, fixed, letters = (weights_of(model, n)[0] for n in ("words", "fixed", "letters"))
-    first, second = (weights_of(model, n) for n in sorted(named(model, keras.layers.Bidirectional)))
+    first, second = pairs(model, keras.layers.GRU)
 
     def dense(name, x):
         kernel, bias = weights_of(model, name)
@@ -197,7 +204,7 @@ def test_our_reader_equals_a_loop():
 def test_parts_can_be_left_out():
     build = train.build_context_reader
     model = build(7, 5, 9, UNITS, DIM, without=train.INGREDIENTS)
-    assert len(named(model, keras.layers.Bidirectional)) == 1
+    assert len(pairs(model, keras.layers.GRU)) == 1
     expected = 8 * DIM + 2 * 3 * UNITS * (DIM + UNITS + 2) + (2 * UNITS) * (2 * UNITS + 1)
     assert model.count_params() == expected
     rates = [x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)]
