@@ -188,8 +188,7 @@ def pointer_loss(targets, log_probabilities):
     Each of the places must be pointed at. Without any place the loss is 0, not NaN.
     """
     targets = ops.cast(targets, log_probabilities.dtype)
-    number = ops.sum(targets, axis=-1)
-    return -ops.sum(targets * log_probabilities, axis=-1) / ops.maximum(number, 1)
+    return -ops.sum(targets * log_probabilities, axis=-1) / ops.maximum(ops.sum(targets, -1), 1)
 
 
 def pointer_sum_loss(targets, log_probabilities):
@@ -302,8 +301,8 @@ def main(argv=None):
     vocabulary, characters, sizes = batches.choose_words(
         kind, train, index, args.min_count, args.embedding_dim, *vectors
     )
-    own = {"post": {"match": args.match, "num_layers": args.num_layers}}
-    sizes |= own.get(kind, {"without": tuple(args.without)} if kind == "ours" else {})
+    own = {"post": ("match", "num_layers"), "ours": ("without",)}
+    sizes |= {name: getattr(args, name) for name in own.get(kind, ())}
     lookup = batches.Lookup(index, vocabulary, characters)
     run = Run(args, "cloze_ccl")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
@@ -318,16 +317,17 @@ def main(argv=None):
     model.compile(keras.optimizers.Adam(rate, clipnorm=None if kind == "post" else 10), loss)
     checkpoint = run.checkpoint(model, monitor="val_accuracy")
     for epoch in range(len(run.history), args.epochs):
+        checkpoint.on_train_batch_begin(0)
         order, losses = batches.plan(all_sizes, args.batch_size, (args.seed, epoch)), []
         bar = tqdm(order, desc=f"epoch {epoch + 1} of {args.epochs}", disable=None, leave=False)
         for chosen, shape in bar:
-            some = [train[i] for i in chosen]
-            x, y, weights, _ = batches.build_batch(kind, some, shape, lookup, args.batch_size)
+            items = [train[i] for i in chosen]
+            x, y, weights, _ = batches.build_batch(kind, items, shape, lookup, args.batch_size)
             losses.append(float(model.train_on_batch(x, y, sample_weight=weights)))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
         found = batches.best_keys(valid, batches.read(model, kind, valid, lookup))
         right = sum(key == item.answer for key, item in zip(found, valid, strict=True))
-        logs = {"loss": float(np.mean(losses)), "val_accuracy": right / len(valid)}
+        logs = {"loss": np.mean(losses), "val_accuracy": right / len(valid)}
         checkpoint.on_epoch_end(epoch, logs)
         print(f"epoch {epoch + 1}:", *(f"{k} {v:.4f}" for k, v in logs.items()), flush=True)
 

@@ -135,6 +135,10 @@ class Run:
             for i, variable in enumerate(variables):
                 variable.assign(state[f"arr_{i}"])
 
+        def seed_epoch(batch, logs=None):  # torch's Dropout draws from a generator, no variable.
+            if batch == 0 and keras.backend.backend() == "torch":
+                keras.utils.set_random_seed(self.args.seed + 1000 * len(self.history))
+
         def save(epoch, logs):
             self.history.append({"epoch": epoch + 1} | {k: float(v) for k, v in logs.items()})
             try:
@@ -147,7 +151,7 @@ class Run:
             except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk.
                 fail(f"cannot save in {self.dir} ({error}): make room, then --resume")
 
-        return keras.callbacks.LambdaCallback(on_epoch_end=save)
+        return keras.callbacks.LambdaCallback(on_train_batch_begin=seed_epoch, on_epoch_end=save)
 
     def finish(self, *, row, data, metrics, selection=None, details=None, pictures=None):
         """Writes record.json and returns it. `row` names its line in the README's table."""

@@ -43,29 +43,33 @@ def start(command, count, environ=()):
     return outputs, [process.returncode for process in started]
 
 
-def train(experiment, run_dir, count, *flags):
+def train(experiment, run_dir, count, *flags, devices=1):
+    """The record of a run on so many processes with so many devices each."""
     flags = ["--smoke", *EXPERIMENTS[experiment], *flags, "--data-parallel", "--run-dir", run_dir]
-    outputs, codes = start([f"{experiment}/train.py", *flags], count)
+    environ = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    outputs, codes = start([f"{experiment}/train.py", *flags], count, environ)
     assert codes == [0] * count, outputs
     return json.loads((run_dir / "record.json").read_text())
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_loss_curve_of_two_and_four_processes_is_that_of_one(
+def test_the_loss_curve_of_several_processes_and_devices_is_that_of_one(
     experiment, tmp_path, assert_same_state
 ):
     expected = train(experiment, tmp_path / "1", 1)["history"]
-    for count in (2, 4):
-        record = train(experiment, tmp_path / str(count), count)
-        assert record["arguments"]["data_parallel"] == f"{count} processes, {count} devices"
+    for count, devices in ((2, 1), (4, 1), (1, 4), (2, 2)):
+        run = tmp_path / f"{count}x{devices}"
+        record = train(experiment, run, count, devices=devices)
+        shared = f"{count} processes, {count * devices} devices"
+        assert record["arguments"]["data_parallel"] == shared
         for entry, other in zip(expected, record["history"], strict=True):
             losses = {k: v for k, v in entry.items() if k.endswith("loss")}
             assert losses == pytest.approx({k: other[k] for k in losses}, rel=1e-3)
-        states = list((tmp_path / str(count)).glob("*state.npz"))
+        states = list(run.glob("*state.npz"))
         assert states
         for rank in range(1, count):  # All end with the same weights.
             for path in states:
-                other = tmp_path / f"{count}-process{rank}" / path.name
+                other = tmp_path / f"{run.name}-process{rank}" / path.name
                 assert_same_state(path, other, more_than=3)
 
 
