@@ -3,11 +3,11 @@
     python benchmarks/dog_features.py             # MobileNetV2 at 224 pixels
     python benchmarks/dog_features.py --quick     # tries every line
 
-First, stage 1 of dog_finetune, the heads on a frozen network: the naive loop draws views and runs
+Stage 1 of dog_finetune, the heads on a frozen network: the naive loop draws views and runs
 the whole network in every epoch; the other computes the features of --views views of each
 picture once, which is counted, and trains the same heads on them. Both are timed over one epoch,
 and the one-time work is spread over --epochs.
-Then, pictures per second of the threads that decode and augment, against one loop over Pillow
+And pictures per second of the threads that decode and augment, against one loop over Pillow
 that does the same; and whether the threads keep all cores busy.
 Last line: `stage 1, ratio: X; loader, ratio: Y`, medians of the rounds. Pictures are those of
 data/downloads/flowers102 if it is there, else drawn dogs written as JPEG files of 500 x 375. The
@@ -130,17 +130,19 @@ def main(argv=None):
         num, size, name, flags.rounds, flags.views = 64, 32, "mobilenetv2-0.35", 1, 2
     args = train.parse_args(["--data", ".", "--views", str(flags.views)])
     stem, tail = train.build_backbone(name, size, None)
-    ratios = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         paths, labels = find_pictures(folder, num)
         make = functools.partial(train.make_view, labels, ())
         views = features.Views(paths, size, 0, make, pool)
         for path in paths:  # Now they are in the cache of the disk.
             pictures.read_picture(path, size)
-        for number in range(flags.rounds):
-            stage = time_stage(args, views, labels, stem, tail, flags.epochs, folder, number)
-            ratios.append((stage, time_loader(views, paths, labels, size)))
-    stage, loader = np.median(ratios, 0)
+        # The loader first: after a training, what fit has ordered ahead keeps the threads busy.
+        loaders = [time_loader(views, paths, labels, size) for _ in range(flags.rounds)]
+        ratios = [
+            time_stage(args, views, labels, stem, tail, flags.epochs, folder, number)
+            for number in range(flags.rounds)
+        ]
+    stage, loader = np.median(ratios), np.median(loaders)
     print(f"stage 1, ratio: {stage:.1f}; loader, ratio: {loader:.2f}, {keras.backend.backend()}")
 
 
