@@ -1,20 +1,15 @@
-"""Questions as numbers: vocabulary, batches of few shapes, what a reader answers, baselines.
+"""Questions as numbers: vocabulary, and batches of few shapes.
 
 A question is kept as the keys of its words, one number for each different word seen, known to the
 vocabulary or not. So two unknown words stay two words: an answer that no vocabulary holds can be
 pointed to, and probabilities are summed over the places of one word, never over all unknown ones.
 """
 
-import json
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
-from cloze_ccl.pages import write_picture
-from cloze_ccl.texts import exact_match, usable_only, write_answers
-from common.table import proportion
-from data.stories import BLANK, is_noun, part_of_speech
+from data.stories import BLANK
 
 MAX_WORDS = 1024  # Of a longer passage those around the blank are read.
 STEPS = 32  # Sides, passages and queries are padded to the next multiple of this many words.
@@ -238,95 +233,3 @@ def features(items, keys):
         )
     result[..., 5:] *= (place != blank)[..., None]
     return result * inside[..., None]
-
-
-# --- Answers ---
-def read(model, kind, items, lookup, batch_size=64):
-    """For each item the probability of each word of its passage: arrays, None for no Item."""
-    found, asked = [None] * len(items), [i for i, item in enumerate(items) if item]
-    for chosen, shape in plan(sizes(kind, [items[i] for i in asked]), batch_size):
-        chosen = [asked[i] for i in chosen]
-        some = [items[i] for i in chosen]
-        inputs, _, _, places = build_batch(kind, some, shape, lookup, batch_size)
-        rows = np.exp(np.asarray(model.predict_on_batch(inputs), "float64"))
-        for i, row, at in zip(chosen, rows, places, strict=False):
-            found[i] = np.zeros(len(items[i].keys))
-            found[i][at[at >= 0]] = row[at >= 0]
-    return found
-
-
-def best_keys(items, probabilities):
-    """The key of the word with the largest sum of probabilities, for each item."""
-    best = []
-    for item, row in zip(items, probabilities, strict=True):
-        keys, place = np.unique(item.keys, return_inverse=True)
-        best.append(int(keys[np.bincount(place, row).argmax()]))
-    return best
-
-
-def is_content(word):
-    """Nouns, verbs, adjectives and fixed phrases of at least two characters."""
-    return len(word) > 1 and part_of_speech(word)[0] in "nsvailz" and word[0] >= "\u3400"
-
-
-def baselines(items, words, seed=0):
-    """{name: keys answered}: what can be said without reading.
-
-    A random content word; the most frequent noun, of several the first; the noun nearest to the
-    blank, of two the left one. words: the word of each key.
-    """
-    rng = np.random.default_rng(seed)
-    names = "random content word", "most frequent noun", "nearest noun"
-    answers = {name: [] for name in names}
-    for item in items:
-        keys = [int(key) for place, key in enumerate(item.keys) if place != item.blank]
-        content = sorted({key for key in keys if is_content(words[key])}) or keys or [-1]
-        nouns = [key for key in keys if is_noun(words[key])]
-        near = [
-            (abs(place - item.blank), place, int(key))
-            for place, key in enumerate(item.keys)
-            if place != item.blank and is_noun(words[key])
-        ]
-        answers[names[0]].append(content[int(rng.random() * len(content))])
-        answers[names[1]].append(Counter(nouns or content).most_common(1)[0][0])
-        answers[names[2]].append(min(near)[2] if near else content[0])
-    return answers
-
-
-def judge(questions, items, probabilities, words, vocabulary):
-    """The answers {id: word}, metrics {name: number}, and what is to say about the questions."""
-    asked = [(q, i, p) for q, i, p in zip(questions, items, probabilities, strict=True) if i]
-    answers = {question.id: question.answer for question in questions}
-    found = {"accuracy": best_keys([i for _, i, _ in asked], [p for *_, p in asked])}
-    plain = baselines([item for _, item, _ in asked], words)
-    found |= {f"accuracy, {name}": keys for name, keys in plain.items()}
-    metrics, given = {}, {}
-    for name, keys in found.items():
-        said = {q.id: words[key] for (q, *_), key in zip(asked, keys, strict=True)}
-        given = given or said
-        metrics[name] = proportion(*exact_match(said, answers))
-    unknown = sum(question.answer not in vocabulary for question in questions)
-    notes = {"test questions with an unknown answer": f"{unknown} of {len(questions)}"}
-    notes["unusable test questions"] = json.dumps(usable_only(questions)[1])
-    kinds = Counter(question.kind for question in questions if question.kind)
-    if kinds:
-        right = Counter(q.kind for q in questions if given.get(q.id) == q.answer)
-        notes["accuracy by kind"] = ", ".join(f"{k} {right[k] / kinds[k]:.3f}" for k in kinds)
-    return given, metrics, notes
-
-
-def evaluate(model, kind, data, encoded, lookup, words, folder):
-    """Metrics and details of all test sets in `encoded`; writes answers and a picture to folder.
-
-    data: {name of a test set: Questions}; encoded: {its name: their Items}; words: of each key.
-    """
-    metrics, details, known = {}, {}, {w for w, i in zip(words, lookup.ids, strict=True) if i}
-    for part, items in encoded.items():
-        name = "" if part == "test" else f" on {part}"
-        rows = read(model, kind, items, lookup)
-        answers, found, said = judge(data[part], items, rows, words, known)
-        write_answers(folder / f"{part}.out", answers)
-        metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
-        details |= {f"{what}{name}": note for what, note in said.items()}
-        write_picture(folder / "attention.svg", data[part], items, rows)
-    return metrics, details

@@ -14,8 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from cloze_ccl import batches
-from cloze_ccl.pages import page
+from cloze_ccl import batches, reading
 from cloze_ccl.texts import (
     cut,
     exact_match,
@@ -49,7 +48,7 @@ def read_passages(run_dir, questions, options=()):
     items = batches.encode_all(questions, index)
     lookup = batches.Lookup(index, settings["vocabulary"], settings["characters"])
     batch_size = min(64, len(items))
-    rows = batches.read(model, settings["model"], items, lookup, batch_size)
+    rows = reading.read(model, settings["model"], items, lookup, batch_size)
     all_words = list(index)
     for question, item, row in zip(questions, items, rows, strict=True):
         if item is None:
@@ -133,7 +132,7 @@ def main(argv=None):
         write_answers(args.output, given)
         print(f"answers: {args.output}", file=sys.stderr)
     if args.html:
-        write_text(args.html, page(results))
+        write_text(args.html, reading.page(results))
         print(f"page: {args.html}", file=sys.stderr)
     answers = {question.id: question.answer for question in questions}
     if any(answers.values()):

@@ -12,7 +12,7 @@ Data:   written stories (data/stories.py); --text makes questions of stories in 
     python cloze_ccl/predict.py                                # ten questions, answered
 
 Writes runs/cloze_ccl/NAME/. Read it from top to bottom: the readers, their loss and answer, data,
-main. Files are read in texts.py, batches are made in batches.py.
+main. texts.py reads files, batches.py makes batches, reading.py answers and judges.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import argparse
 import numpy as np
 from tqdm import tqdm
 
-from cloze_ccl import batches, texts
+from cloze_ccl import batches, reading, texts
 from common.run import Run, fail, keras, layers, load_file, ops, parse_run_args, run_script
 from data import stories
 
@@ -325,7 +325,7 @@ def main(argv=None):
             x, y, weights, _ = batches.build_batch(kind, items, shape, lookup, args.batch_size)
             losses.append(float(model.train_on_batch(x, y, sample_weight=weights)))
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}")
-        found = batches.best_keys(valid, batches.read(model, kind, valid, lookup))
+        found = reading.best_keys(valid, reading.read(model, kind, valid, lookup))
         right = sum(key == item.answer for key, item in zip(found, valid, strict=True))
         logs = {"loss": np.mean(losses), "val_accuracy": right / len(valid)}
         checkpoint.on_epoch_end(epoch, logs)
@@ -334,7 +334,7 @@ def main(argv=None):
     # The weights only: TensorFlow traces a new model anew.
     model.set_weights(load_file(run.dir / "model.keras").get_weights())
     best = max(run.history, key=lambda entry: (entry["val_accuracy"], entry["epoch"]))
-    metrics, details = batches.evaluate(model, kind, data, encoded, lookup, list(index), run.dir)
+    metrics, details = reading.evaluate(model, kind, data, encoded, lookup, list(index), run.dir)
     details["validation accuracy"] = f"{best['val_accuracy']:.4f}"
     return run.finish(
         row=row_name(args, notes["name"]),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cloze_ccl import batches, predict, texts, train
+from cloze_ccl import batches, predict, reading, texts, train
 from data import stories
 from data.stories import BLANK, Question
 
@@ -358,10 +358,10 @@ def test_baselines_by_hand():
     text = "妈妈 说 , 苹果 很 甜 。|苹果 树 下 , XXXXX 在 找 妈妈 的 帽子 和 苹果"
     [item] = batches.encode_all([question(text, "妈妈")], index := {})
     words = list(index)
-    found = {name: words[keys[0]] for name, keys in batches.baselines([item], words).items()}
+    found = {name: words[keys[0]] for name, keys in reading.baselines([item], words).items()}
     assert found["most frequent noun"] == "苹果" and found["nearest noun"] == "妈妈"
     drawn = {
-        words[batches.baselines([item], words, s)["random content word"][0]] for s in range(50)
+        words[reading.baselines([item], words, s)["random content word"][0]] for s in range(50)
     }
     assert drawn == {"妈妈", "苹果", "帽子"}
 
