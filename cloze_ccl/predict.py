@@ -14,6 +14,8 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from cloze_ccl import batches, reading
 from cloze_ccl.texts import (
     cut,
@@ -38,29 +40,33 @@ def question_of(text, options=()):
     return Question("text", tuple(into_sentences(words)), "")
 
 
-def read_passages(run_dir, questions, options=()):
+def read_passages(run_dirs, questions, options=()):
     """A dict of id, answer, best words, and all words with their probabilities, for each question.
 
-    None for a question without a blank, or with two. options: only these words may be answers.
+    None for a question without a blank, or with two. Probabilities are the mean of the runs'.
+    options: only these words may be answers.
     """
-    model, settings = (load_file(run_dir / name) for name in ("model.keras", "words.json"))
-    index = {}
+    index, read, known = {}, [], 0
     items = batches.encode_all(questions, index)
-    lookup = batches.Lookup(index, settings["vocabulary"], settings["characters"])
-    batch_size = min(64, len(items))
-    rows = reading.read(model, settings["model"], items, lookup, batch_size)
+    for run_dir in run_dirs:
+        model, settings = (load_file(run_dir / name) for name in ("model.keras", "words.json"))
+        lookup = batches.Lookup(index, settings["vocabulary"], settings["characters"])
+        read.append(reading.read(model, settings["model"], items, lookup, min(64, len(items))))
+        known = known | lookup.ids
     all_words = list(index)
-    for question, item, row in zip(questions, items, rows, strict=True):
+    for question, item, *rows in zip(questions, items, *read, strict=True):
         if item is None:
             yield None
             continue
+        row = np.mean(rows, axis=0)
         length = sum(map(len, question.sentences))
         if length > len(row):
             note = f"of {length:,} words the {len(row):,} around the blank are read"
             print(f"note: {question.id}: {note}", file=sys.stderr)
         words = [all_words[key] for key in item.keys]
-        if not lookup.ids[item.keys[item.keys != item.keys[item.blank]]].any():
-            fail(f"{question.id}: no word of the passage is known to the run {run_dir}")
+        if not known[item.keys[item.keys != item.keys[item.blank]]].any():
+            runs = ", ".join(map(str, run_dirs))
+            fail(f"{question.id}: no word of the passage is known to the run {runs}")
         found = [entry for entry in sum_by_word(row, words) if entry[0] != BLANK]
         if options:
             found = [entry for entry in found if entry[0] in options]
@@ -101,7 +107,8 @@ def parse_args(argv=None):
     add("--options", nargs="+", default=[], metavar="WORD", help="only these may be answers")
     add("--output", type=Path, metavar="FILE", help="write the answers as the contest wants them")
     add("--html", type=Path, metavar="FILE", help="write a page with shaded passages")
-    add("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
+    again = {"action": "append", "metavar": "RUN"}
+    add("--run-dir", type=Path, help="default: the newest run; given again: their mean", **again)
     add("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args(argv)
 
@@ -112,14 +119,14 @@ def main(argv=None):
         fail("give a file of questions or --text, not both")
     if args.options and args.text is None:
         fail("--options are of --text")
-    run_dir = find_run("cloze_ccl", args.run_dir)
+    run_dirs = [find_run("cloze_ccl", run_dir) for run_dir in args.run_dir or [None]]
     if args.text is not None:
         questions = [question_of(args.text, args.options)]
     else:
         questions = read_questions(args.questions) if args.questions else load("test", 4)[:10]
     results, unusable = [], []
     for question, result in zip(
-        questions, read_passages(run_dir, questions, args.options), strict=True
+        questions, read_passages(run_dirs, questions, args.options), strict=True
     ):
         if result is None:
             unusable.append(f"{question.id} ({why_unusable(question)})")

@@ -529,6 +529,17 @@ def test_official_files_in_and_out(tiny_run, tmp_path, capsys):
     assert words == [word for result in results for word in result["words"]]
 
 
+def test_several_runs_answer_with_their_mean(tiny_run, tmp_path):
+    train.main([*TINY, "--model", "post", "--seed", "4", "--run-dir", str(tmp_path)])
+    runs = [str(tiny_run[0]), str(tmp_path)]
+    flags = [["--run-dir", run] for run in runs]
+    one, other, both = map(predict.main, (flags[0], flags[1], flags[0] + flags[1]))
+    for results in zip(one, other, both, strict=True):
+        first, second, mean = (np.array(result["probabilities"]) for result in results)
+        np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-12)
+        assert not np.allclose(first, second)
+
+
 def test_empty_sides_and_long_passages_are_answered(tiny_run, capsys):
     flags = ["--run-dir", str(tiny_run[0]), "--text"]
     for text in ("XXXXX 有 苹果 。", "小猫 看见 XXXXX", f"XXXXX {'小猫 有 苹果 。 ' * 1250}"):
