@@ -104,7 +104,8 @@ def git_state():
     def git(*words):
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout
 
-    return git("rev-parse", "--verify", "-q", "HEAD")[:12].strip(), bool(git("status", "-s"))
+    changed = git("status", "-s", "--", ".", ":!*/results", ":!*.md")  # As a record has it.
+    return git("rev-parse", "--verify", "-q", "HEAD")[:12].strip(), bool(changed)
 
 
 def read_records(experiment):

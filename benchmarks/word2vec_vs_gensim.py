@@ -62,16 +62,15 @@ def quality(words, vectors, folder, split):
         pairs, analogies = {}, {"CA8": [], "CWE": []}
         for path in sorted(Path(folder).rglob("zh_c*/**/*.txt")):
             if path.name in REAL_SETS:
-                found, sections = read_evaluation(path)
+                found, questions = read_evaluation(path)
                 for pairs_of_file in found.values():
                     pairs[path.stem] = half_of(pairs_of_file, split)
-                for parts in sections.values():
-                    name = "CWE" if path.name == "analogy.txt" else "CA8"
-                    analogies[name] += [one for part in parts.values() for one in part]
-        analogies = {name: {"all": half_of(x, split)} for name, x in analogies.items()}
+                for questions_of_file in questions.values():
+                    analogies["CWE" if path.name == "analogy.txt" else "CA8"] += questions_of_file
+        analogies = {name: half_of(x, split) for name, x in analogies.items()}
     else:
         pairs = {"similarity": corpus.word_pairs(split)}
-        analogies = {"analogies": {"all": [one for _, *one in corpus.analogies(split)]}}
+        analogies = {"analogies": [question for _, *question in corpus.analogies(split)]}
     scores = {name: evaluate_word_pairs(words, vectors, x)["value"] for name, x in pairs.items()}
     for name, x in analogies.items():
         scores[name] = evaluate_analogies(words, vectors, x, restrict_vocab=30_000)["value"]

@@ -65,7 +65,7 @@ def picture_paths(folder):
 
 
 def load_folder(folder, length=None, case_sensitive=False):
-    """Pictures (n, 53, width, 3), labels (n, length) as places in the alphabet, and notes."""
+    """Pictures (n, 53, width, 3), labels (n, length), the alphabet they count in, skipped files."""
     if not Path(folder).is_dir():
         fail(f"{folder} is not a folder")
     paths, pictures, stems, skipped, size = picture_paths(folder), [], [], [], None

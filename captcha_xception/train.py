@@ -2,7 +2,7 @@
 
 Posts:  https://kexue.fm/archives/4503 (2017, Xception: >= 85% of the captchas, tuned >= 90%)
         https://kexue.fm/archives/4138 (2016, a CNN of 48,712 parameters: 46%)
-Data:   Tencent's captchas were never public, so they are drawn (data/captchas.py);
+Data:   Tencent's captchas have no mirror, so they are drawn (data/captchas.py);
         --data takes a folder of your own pictures whose names end with the label.
 
     python captcha_xception/train.py                   # ours

@@ -107,7 +107,7 @@ def sizes(kind, items):
     like shapes are then many times fewer than with left and right.
     """
     if kind == "post":
-        sides = [(i.blank, len(i.keys) - i.blank - 1) for i in items]
+        sides = np.array([(i.blank, len(i.keys) - i.blank - 1) for i in items]).reshape(-1, 2)
         return np.maximum(1, np.sort(sides, axis=1))
     if kind == "as-reader":
         return np.array([(i.end - i.start, len(i.keys)) for i in items])
@@ -115,7 +115,7 @@ def sizes(kind, items):
 
 
 def plan(all_sizes, batch_size, seed=None, pool=50):
-    """[(numbers of the items of a batch, its shape)], each a multiple of STEPS.
+    """[(numbers of the items of a batch, its shape)].
 
     With a seed the items are shuffled; within pools of `pool` batches those of like size come
     together, and the batches are shuffled again. All shapes are multiples of STEPS, so that there

@@ -105,25 +105,28 @@ def evaluate(model, kind, data, encoded, lookup, words, folder):
         write_answers(folder / f"{part}.out", answers)
         metrics |= {what.replace("accuracy", f"accuracy{name}"): m for what, m in found.items()}
         details |= {f"{what}{name}": note for what, note in said.items()}
-        write_picture(folder / "attention.svg", data[part], items, rows)
+    write_picture(folder / "attention.svg", data[part], items, rows)  # Of the last one.
     return metrics, details
 
 
 # --- Where it looks ---
-def shade(probability):
-    """0 to 1: square roots, as otherwise only the best word would be seen."""
-    return math.sqrt(min(max(probability, 0), 1))
+def colours(word, probability):
+    """Of a word's ground and ink: by square roots, as otherwise only the best would be seen."""
+    if word == BLANK:
+        return "#ffe08a", "#222"
+    strength = math.sqrt(min(max(probability, 0), 1))
+    return f"rgba(30,110,210,{0.85 * strength:.3f})", "#fff" if strength > 0.6 else "#222"
 
 
-def lines_of_words(words, shades):
-    """[(word, shade, x, line)] and how many lines there are."""
+def lines_of_words(words):
+    """[(x, width, line)] of each word, and how many lines there are."""
     x, line, placed = 0, 0, []
-    for word, strength in zip(words, shades, strict=True):
+    for word in words:
         wide = sum(1 if unicodedata.east_asian_width(c) in "WFA" else 0.6 for c in word)
         width = SIZE * wide + 6
         if x + width > WIDTH - 40:
             x, line = 0, line + 1
-        placed.append((word, strength, x, width, line))
+        placed.append((x, width, line))
         x += width
     return placed, line + 1
 
@@ -133,11 +136,9 @@ def svg(entries):
     parts, top = [], 12
     for title, words, probabilities in entries:
         parts.append(f'<text x="20" y="{top + 20}" font-weight="bold">{html.escape(title)}</text>')
-        placed, count = lines_of_words(words, map(shade, probabilities))
-        for word, strength, x, width, line in placed:
-            y = top + 36 + line * LINE
-            fill = "#ffe08a" if word == BLANK else f"rgba(30,110,210,{0.85 * strength:.3f})"
-            ink = "#fff" if strength > 0.6 else "#222"
+        placed, count = lines_of_words(words)
+        for word, p, (x, width, line) in zip(words, probabilities, placed, strict=True):
+            y, (fill, ink) = top + 36 + line * LINE, colours(word, p)
             parts.append(
                 f'<rect x="{20 + x:.1f}" y="{y}" width="{width - 1:.1f}" height="27" rx="4" '
                 f'fill="{fill}"/><text x="{23 + x:.1f}" y="{y + 20}" fill="{ink}">'
@@ -167,10 +168,8 @@ def page(results):
     for result in results:
         spans = []
         for word, probability in zip(result["words"], result["probabilities"], strict=True):
-            strength = shade(probability)
-            style = f"background:rgba(30,110,210,{0.85 * strength:.3f})"
-            style += ";color:#fff" * (strength > 0.6)
-            style = "background:#ffe08a" if word == BLANK else style
+            ground, ink = colours(word, probability)
+            style = f"background:{ground};color:{ink}"
             spans.append(
                 f'<span title="{probability:.1%}" style="{style}">{html.escape(word)}</span>'
             )

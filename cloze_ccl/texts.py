@@ -60,15 +60,14 @@ def split_line(line, where, expected):
 
 
 # --- Questions ---
-def read_questions(path, answers=None):
+def read_questions(path):
     """The list of Questions of a file in one of the official formats.
 
-    Args:
-        answers: the file of `<qid_K> ||| word` lines; by default the one beside `path` that ends
-            in .answer instead of .doc_query, if there is one. Without it the answers are "".
+    The answers are in the file beside `path` that ends in .answer instead of .doc_query, as lines
+    `<qid_K> ||| word`. Without it they are "".
     """
-    path = Path(path)
-    if answers is None and path.suffix == ".doc_query" and path.with_suffix(".answer").exists():
+    path, answers = Path(path), None
+    if path.suffix == ".doc_query" and path.with_suffix(".answer").exists():
         answers = path.with_suffix(".answer")
     known = read_answers(answers) if answers else {}
     questions, sentences, seen = [], [], {}
@@ -285,7 +284,7 @@ def read_tests(paths):
     return tests
 
 
-def load_files(source, texts, tests):
+def load_files(source, story_files, tests):
     """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
     if source:
         official = sorted(Path(source).rglob("train.doc_query"))
@@ -295,8 +294,8 @@ def load_files(source, texts, tests):
         tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query"))
         passages = {question.story: question.sentences for question in questions}
     else:
-        name = " + ".join(Path(path).name for path in texts)
-        stories = [story for path in texts for story in read_stories(path)]
+        name = " + ".join(Path(path).name for path in story_files)
+        stories = [story for path in story_files for story in read_stories(path)]
         questions, passages = list(make_cloze(stories)), dict(enumerate(stories))
     tested, left_out = read_tests(tests), {}
     seen = {t for some in tested.values() for q in some for t in long_sentences(q.sentences)}
@@ -324,7 +323,7 @@ def read_vectors(path):
     """
     lines = read_lines(path)
     header = lines[0].split() if lines else []
-    if len(header) != 2 or not all(part.isdigit() for part in header):
+    if len(header) != 2 or not all(part.isdecimal() and int(part) for part in header):
         fail(f'{path}, line 1: expected the header of word2vec vectors, "WORDS DIMENSION"')
     count, dim = map(int, header)
     if len(lines) - 1 != count:

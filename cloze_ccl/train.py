@@ -206,22 +206,22 @@ def sum_by_word(probabilities, words):
     return [(w, p, at) for w, (p, at) in sorted(found.items(), key=lambda entry: -entry[1][0])]
 
 
-def build_model(model="ours", vocabulary_size=10_000, **sizes):
+def build_model(kind, **sizes):
     """The reader of this name: post, as-reader or ours."""
-    build = {"post": build_reader, "as-reader": build_attention_sum_reader}
-    return build.get(model, build_context_reader)(vocabulary_size, **sizes)
+    builders = {"post": build_reader, "as-reader": build_attention_sum_reader}
+    return (builders | {"ours": build_context_reader})[kind](**sizes)
 
 
 # --- Data ---
-def load_data(source=None, stories_of=(), tests=(), num_stories=2500):
+def load_data(source=None, story_files=(), tests=(), num_stories=1500):
     """{"train" | "valid" | name of a test set: Questions} and notes for the record.
 
     source: a folder with the official train.doc_query and train.answer, and cloze.valid.doc_query
-    for a test set. stories_of: files to make questions of. tests: files of questions; no
-    story of theirs is trained on. Without tests (and a source) the test set is held out, "test".
+    for a test set. story_files: to make questions of. tests: files of questions, no story of which
+    is trained on. Where there are none, a test set is held out, "test".
     """
-    if source or stories_of:
-        name, data, left_out = texts.load_files(source, stories_of, tests)
+    if source or story_files:
+        name, data, left_out = texts.load_files(source, story_files, tests)
     else:
         name, left_out = f"written stories v{stories.VERSION}", {}
         shares = {"train": 1, "valid": 10, "test": 5}
@@ -231,8 +231,8 @@ def load_data(source=None, stories_of=(), tests=(), num_stories=2500):
     for part in ("train", "valid"):
         data[part], reasons = texts.usable_only(data[part])
         left_out |= {f"{part}: {reason}": count for reason, count in reasons.items()}
-        if not data[part]:
-            fail(f"{name}: no question left to {part} on; left out: {left_out}")
+    if empty := [part for part, some in data.items() if not some]:
+        fail(f"{name}: no question left for {empty[0]}; left out: {left_out}")
     notes = {"name": name} | {f"num_{part}": len(some) for part, some in data.items()}
     return data, notes | {"left_out": left_out, "sha256": texts.fingerprint(data)}
 

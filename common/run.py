@@ -62,11 +62,11 @@ def run_script(main):
     try:
         main()
     except KeyboardInterrupt:
-        print("\nstopped; a training goes on with the same command and --resume", file=sys.stderr)
+        print("\nstopped; train.py goes on with the same command and --resume", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
-        if error.errno is None or isinstance(error, FileNotFoundError):
-            raise  # Not the system's word, or a file that should be there: a bug of ours.
+        if error.errno is None:
+            raise  # Not the system's word: a bug of ours.
         fail(f"cannot read or write {error.filename or 'the disk'}: {error.strerror}")
 
 

@@ -136,17 +136,17 @@ def distance_ratio(features, labels):
     return within / np.square(centres - centres.mean(0)).sum(-1).mean()
 
 
-def few_shot_accuracies(features, labels, shots=SHOTS, draws=DRAWS, seed=0):
-    """How often each sample is put in its class by the nearest of `shots` samples a class.
+def few_shot_accuracies(features, labels):
+    """How often each sample is put in its class by the nearest of SHOTS samples a class.
 
-    The known samples are drawn `draws` times; a sample is not asked for while it is one.
+    The known samples are drawn DRAWS times; a sample is not asked for while it is one.
     """
-    rng, classes = np.random.default_rng(seed), np.unique(labels)
+    rng, classes = np.random.default_rng(0), np.unique(labels)
     right, asked = np.zeros(len(labels)), np.zeros(len(labels))
     squares = np.square(features).sum(-1)
-    for _ in range(draws):
+    for _ in range(DRAWS):
         known = np.concatenate(
-            [rng.choice(np.flatnonzero(labels == c), shots, replace=False) for c in classes]
+            [rng.choice(np.flatnonzero(labels == c), SHOTS, replace=False) for c in classes]
         )
         distances = squares[known] - 2 * features @ features[known].T
         others = np.setdiff1d(np.arange(len(labels)), known)

@@ -356,13 +356,15 @@ def load_shifted(count):
             paths = [p for p in walk if p.name.endswith(endings) and not p.is_symlink()]
             left = count
             for path in sorted(paths, key=lambda p: order_of(p.as_posix())):
+                if left <= 0:
+                    break
                 try:
                     content = read(path)
                     if label and content[:2] == b"\x1f\x8b":
                         content = gzip.decompress(content)
                 except (OSError, EOFError, zlib.error):
                     continue
-                if content.startswith(MAGIC) == bool(label) or left <= 0:
+                if content.startswith(MAGIC) == bool(label):
                     continue
                 found = [b for b in cut(content) if not label or np.count_nonzero(b) >= MIN_TEXT]
                 rng = np.random.default_rng(int.from_bytes(order_of(path.name)[:8], "big"))

@@ -500,35 +500,6 @@ def word_pairs(split, count=100):
     return [(*pair, grade) for grade, pairs in grades.items() for pair in pairs]
 
 
-def write_analogies(path, split):
-    """Writes the questions in the format of questions-words: ": section", then "a b c d" lines."""
-    lines, last = [], None
-    for section, *question in analogies(split):
-        lines += [f": {section}"] * (section != last) + [" ".join(question)]
-        last = section
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_word_pairs(path, split):
-    """Writes the pairs in the format of wordsim: word, tab, word, tab, similarity."""
-    lines = [f"{x}\t{y}\t{similarity}\n" for x, y, similarity in word_pairs(split)]
-    Path(path).write_text("".join(lines), encoding="utf-8")
-
-
 def topics():
     """The topic of each word that is a form of a lemma: {word: topic}."""
     return {word: topic for topic, forms in lemmas() for word in forms.values()}
-
-
-def demo_words():
-    """Words whose neighbours a person can judge, and analogies (a, b, c, d)."""
-    words = ["bread", "ship", "violin", "judge", "storm", "king", "belmora"]
-    questions = [
-        ("actor", "actress", "king", "queen"),
-        ("belmora", "questport", "sundara", "melhaven"),
-        ("corvina", "corvinish", "belmora", "belmorish"),
-        ("ship", "ships", "tree", "trees"),
-        ("climb", "climbed", "play", "played"),
-        ("warm", "warmer", "cold", "colder"),
-    ]
-    return words, questions

@@ -23,7 +23,7 @@ VERSION = 1
 SIZE = 96  # Pixels of a side.
 SCALE = 3  # Drawn so many times larger, then shrunk: soft edges.
 NUM_BREEDS = 100
-SEEDS = {"train": 21, "valid": 22, "test": 23, "unlabelled": 24}  # Disjoint streams.
+SEEDS = {"train": 21, "valid": 22, "test": 23}  # Disjoint streams.
 CACHE = Path(__file__).parent / "downloads"
 
 PARTS = {

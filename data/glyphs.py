@@ -1,4 +1,4 @@
-"""Drawn digits in the look of MNIST, the embedded data of dropout_demo.
+"""Drawn digits in the look of MNIST, the embedded data of dropout_demo and custom_loss.
 
 Each picture is 28 x 28, light ink on a dark ground, one digit in one of several typefaces:
 thin or thick, turned, leaning, stretched, off centre, bent and noisy.

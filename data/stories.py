@@ -16,6 +16,7 @@ line that moves a word, raise it.
 was made: a noun that occurs at least twice in the passage is blanked, one blank a question.
 """
 
+from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
@@ -327,9 +328,7 @@ def make_cloze(stories, per_passage=40, seed=0, min_words=95, max_words=480, nou
             words = [word for sentence in sentences for word in sentence]
             if BLANK in words:
                 continue
-            counts = {}
-            for word in words:
-                counts[word] = counts.get(word, 0) + 1
+            counts = Counter(words)
             places = [
                 (i, j)
                 for i, sentence in enumerate(sentences)

@@ -292,12 +292,9 @@ def hide_labels(splits, share):
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         hidden[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
-    known, unknown = np.flatnonzero(~hidden), np.flatnonzero(hidden)
-    others = splits["unlabelled"]
-    parts = {"train": ([sources[i] for i in known], labels[known])}
-    unlabelled = [sources[i] for i in unknown], labels[unknown]
-    parts["unlabelled"] = [*others[0], *unlabelled[0]], np.append(others[1], unlabelled[1])
-    return splits | parts
+    for part, rows in (("train", np.flatnonzero(~hidden)), ("unlabelled", np.flatnonzero(hidden))):
+        splits = splits | {part: ([sources[i] for i in rows], labels[rows])}
+    return splits
 
 
 # --- Drawings ---

@@ -25,7 +25,7 @@ from dog_finetune.pictures import (
     picture_paths,
     read_picture,
 )
-from dog_finetune.report import scaled
+from dog_finetune.report import blend, scaled
 
 
 def load_run(run_dir):
@@ -44,10 +44,6 @@ def probabilities(model, notes, pictures, views=1):
         heads = predict(model, shown)
         total = total + blend(heads, notes["share"])
     return scaled(total / views, notes["temperature"])
-
-
-def blend(heads, share):
-    return share * heads["main"] + (1 - share) * heads.get("auxiliary", heads["main"])
 
 
 def head_gradient(heads, vector, label, share):

@@ -14,17 +14,20 @@ from dog_finetune.pictures import picture_grid, read_picture
 
 
 # --- Blend ---
+def blend(heads, share):
+    return share * heads["main"] + (1 - share) * heads.get("auxiliary", heads["main"])
+
+
 def mixed(heads, share):
     """The blended probabilities (n, classes), the mean over the views."""
-    auxiliary = heads.get("auxiliary", heads["main"])
-    return (share * heads["main"] + (1 - share) * auxiliary).mean(1)
+    return blend(heads, share).mean(1)
 
 
-def best_blend(found, splits, blend):
+def best_blend(found, splits, choose):
     if "valid" not in found or "auxiliary" not in found["valid"]:
         return 1.0
     main, auxiliary = (found["valid"][head].mean(1) for head in ("main", "auxiliary"))
-    return blend(main, auxiliary, splits["valid"][1])
+    return choose(main, auxiliary, splits["valid"][1])
 
 
 def best_temperature(found, splits, share):
@@ -99,14 +102,14 @@ def share_right(hits):
     return mean_interval([float(x.mean()) for x in hits]) | {"n": n}
 
 
-def report(run, drawn, done, notes, blend):
+def report(run, drawn, done, notes, choose):
     """The metrics, details and pictures of a run; what predict.py needs is saved."""
     args = run.args
     labels = [splits["test"][1] for splits, *_ in drawn]
     metrics, shares, final = {}, [], []
     for stage in done[0]:
         shares = [
-            best_blend(found[stage], d[0], blend) for found, d in zip(done, drawn, strict=True)
+            best_blend(found[stage], d[0], choose) for found, d in zip(done, drawn, strict=True)
         ]
         tested = [found[stage]["test"] for found in done]
         final = [mixed(heads, share) for heads, share in zip(tested, shares, strict=True)]

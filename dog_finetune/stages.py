@@ -15,6 +15,7 @@ from dog_finetune import features
 from dog_finetune.networks import fit_linear_probe, how
 from dog_finetune.report import best_blend, mixed
 
+PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
 # What --weights drawn learns: so many breeds, pictures of each, epochs.
 OTHERS, PER_OTHER, PRETRAIN_EPOCHS = 40, 80, 4
 # Of the probe, tried from the strongest on; the default is for runs without validation pictures.
@@ -26,13 +27,15 @@ def settle(args):
     """Fills in what depends on the data and on the recipe, and refuses what makes no sense."""
     drawn = args.data is None
     ours, probe = args.recipe == "ours", args.recipe == "probe"
+    if 0 in (args.image_size, args.blocks, args.learning_rate, args.steps) or args.mixup < 0:
+        fail("expected sizes, steps and the learning rate above 0, --mixup not below 0")
     args.backbone = args.backbone or ("small" if drawn else "mobilenetv2")
     args.image_size = args.image_size or (64 if drawn else 224)
     args.weights = args.weights or ("drawn" if drawn else "imagenet")
     args.epochs = args.epochs or ([] if probe else [12] if ours else [30, 10, 10])
     args.learning_rate = args.learning_rate or (3e-4 if ours else 1e-3 if drawn else 1e-4)
     if probe or ours:
-        args.without = ["glu", "center", "auxiliary", "splices", "masks", "light", "pseudo"]
+        args.without = list(PIECES)
     if probe:
         args.fresh = False
     if args.unlabelled is None and "pseudo" not in args.without:
@@ -59,12 +62,13 @@ def settle(args):
 
 
 # --- Training ---
-def pretrain(args, run, training, prefix):
+def pretrain(training):
     """Stage 0 of --weights drawn: the whole network learns breeds that are not asked for later.
 
     A network of random weights has no features to train heads on, and drawn dogs need no
     download. This is the only time that BatchNormalization learns its statistics.
     """
+    args, run, prefix = training.args, training.run, training.prefix
     stem, tail = training.stem, training.tail
     others = range(args.breeds, min(args.breeds + OTHERS, dogs.NUM_BREEDS))
     per_breed, epochs = (4, 2) if args.smoke else (PER_OTHER, PRETRAIN_EPOCHS)
@@ -181,7 +185,7 @@ class Training:
         self.data_sha256 = args.data_sha256[draw]
         self.prefix = f"draw{draw}-" if args.draws > 1 else ""
         self.stem, self.tail, self.heads, self.centres = parts
-        self.compiled, self.make_view, self.sample, self.blend = functions
+        self.compiled, self.make_view, self.sample, self.choose = functions
         self.history, self.details = [], {}
 
     def all_stages(self):
@@ -193,7 +197,7 @@ class Training:
         scorer, found = keras.Model(self.tail.input, self.heads(self.tail.output)), {}
         with ThreadPoolExecutor(os.cpu_count()) as self.pool:
             if self.args.weights == "drawn":
-                self.history = pretrain(self.args, self.run, self, self.prefix)
+                self.history = pretrain(self)
             self.views = self.views_of([*sources, *others], self.labels)
             scored = [s for s, (x, _) in self.splits.items() if len(x) and s != "train"]
             if not len(others):
@@ -201,7 +205,7 @@ class Training:
             maps = {split: self.fixed_maps(split) for split in scored}
             for number, (stage, kind, only_heads, epochs) in enumerate(plan(self.args), 1):
                 if stage == "pseudo2":
-                    share = best_blend(found["stage3"], self.splits, self.blend)
+                    share = best_blend(found["stage3"], self.splits, self.choose)
                     guesses = mixed(found["stage3"]["unlabelled"], share).argmax(-1)
                     self.labels[len(sources) :] = guesses
                     self.details |= about_guesses(guesses, hidden)

@@ -20,10 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from common.parallel import DataParallel, add_data_parallel
-from common.run import Run, keras, layers, ops, parse_run_args, run_script
+from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
 from dog_finetune import networks, pictures, report, stages
-
-PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
 
 
 # --- Views of a picture: uint8 (size, size, 3) to the same (they need only NumPy; copy them) ---
@@ -258,6 +256,8 @@ def load_data(args, draw=0):
         notes = {"name": Path(args.data).resolve().name} | notes
     if share:
         splits = pictures.hide_labels(splits, share)
+    if args.unlabelled is not None and not len(splits["unlabelled"][1]):
+        fail(f"--unlabelled {args.unlabelled}: no picture whose label could be guessed")
     return splits, names, notes | {f"num_{s}": len(y) for s, (_, y) in splits.items()}
 
 
@@ -281,7 +281,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--recipe", choices=("post", "ours", "probe"), help="probe: logistic regression")
-    add("--without", nargs="+", choices=PIECES, default=[], help="pieces of the post to leave out")
+    add("--without", nargs="+", choices=stages.PIECES, default=[], help="pieces to leave out")
     add("--backbone", metavar="NAME", help="small, or of keras.applications; post: xception")
     add("--weights", metavar="imagenet|none|drawn|PATH", help="drawn: learnt from other breeds")
     add("--image-size", type=int, metavar="N", help="pixels of a side; post: 299")

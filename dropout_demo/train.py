@@ -243,7 +243,7 @@ def main(argv=None):
         variants = {text: parse_variant(text) for text in args.variants}
     except ValueError as error:
         fail(error)
-    if min(args.num_train // max(args.batch_size, 1), args.num_valid, args.num_test) < 1:
+    if args.num_train < args.batch_size or min(args.batch_size, args.num_valid, args.num_test) < 1:
         fail("expected at least one batch to train on, one validation and one test picture")
     if max(rate for rate, _ in variants.values()) == 0 or args.epochs < 1:
         fail("expected at least one epoch and one variant with a rate above 0")

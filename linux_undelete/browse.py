@@ -30,7 +30,7 @@ def make_classifier(run_dir=None):
     return lambda blocks: name_kinds(blocks, model)
 
 
-def safe_place(block):
+def first_place(block):
     """(place, encodings): where in a text block a character surely begins."""
     wide = ["utf-16-le", "utf-16-be"]
     lengths = [text_length(block, encoding) for encoding in wide]
@@ -55,7 +55,7 @@ def browse(recovery, disk, start, classify, advance):
             kinds = classify(blocks[wanted]) if wanted else []
             with unbroken():
                 for i, kind in zip(wanted, kinds, strict=True):
-                    at, encodings = safe_place(blocks[i].tobytes())
+                    at, encodings = first_place(blocks[i].tobytes())
                     at += place + i * BLOCK
                     if kind == "other" or at < covered:
                         continue

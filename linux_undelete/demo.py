@@ -55,8 +55,5 @@ def write_demo_image(path):
     )
     texts = {100: first.encode(), 411: second.encode(), 700: note.encode("gbk")}
     with open(path, "wb") as file:
-        block = 0
-        while block < 1024:
-            data = texts.get(block) or draw.randbytes(BLOCK)
-            file.write(data.ljust(BLOCK, b"\0"))
-            block += 1
+        for block in range(1024):
+            file.write((texts.get(block) or draw.randbytes(BLOCK)).ljust(BLOCK, b"\0"))

@@ -68,7 +68,7 @@ def lines_around(disk, offset, length, before, after, encoding):
 def print_lines(args, disk, terms, finder):
     """The plain form of the post; hits within lines that are already shown are not repeated."""
     shown, count = 0, 0
-    for _, hits in scan.scan(disk, finder, chunk=args.chunk):
+    for _, hits in scan.scan(disk, finder):
         for offset, length, term in scan.aligned(hits, terms):
             count += 1
             if offset < shown:
@@ -83,7 +83,7 @@ def print_lines(args, disk, terms, finder):
 
 
 def recover(args, disk, terms, finder, checked):
-    """Scans, or goes on with a scan; returns (summary, groups). Ctrl-C keeps what was found."""
+    """Scans, or goes on with a scan; returns (summary, groups, whether it was stopped)."""
     given = {"image": str(args.image), "phrases": args.phrase, "regex": args.regex}
     given |= {"encodings": list(args.encodings), "browse": args.browse}
     classify = make_classifier(args.run_dir) if args.browse else None
@@ -95,7 +95,7 @@ def recover(args, disk, terms, finder, checked):
             if args.browse:
                 browse(recovery, disk, start, classify, advance)
             else:
-                for place, hits in scan.scan(disk, finder, start, args.chunk):
+                for place, hits in scan.scan(disk, finder, start):
                     with unbroken():
                         for offset, length, term in scan.aligned(hits, terms):
                             recovery.add(offset, length, term.phrase, term.encodings)
@@ -163,7 +163,6 @@ def parse_args(argv=None):
     add("--run-dir", type=Path, metavar="RUN", help="of --browse's model; default: the newest run")
     add("--open-files", action="store_true", help="copies deleted files that are still open")
     add("--check", metavar="COMMAND", help="warns of accidents in a command line, runs nothing")
-    parser.set_defaults(chunk=scan.CHUNK)
     return parser.parse_args(argv)
 
 
@@ -194,9 +193,11 @@ def main(argv=None):
         if args.phrase or args.browse or args.out:
             fail("--image is missing: a block device (see lsblk) or an image file")
         return demo()
-    if not (args.phrase or args.browse):
-        fail("give a --phrase that the lost text contained, or --browse")
+    if bool(args.phrase) == args.browse:
+        fail("give either a --phrase that the lost text contained, or --browse")
     plain = args.lines_before is not None or args.lines_after is not None
+    if plain and args.browse:
+        fail("--lines-before and --lines-after print the lines around a --phrase")
     if not (plain or args.out):
         fail("--out is missing: a new folder on another disk than the one that is scanned")
     if min(args.lines_before or 0, args.lines_after or 0) < 0 or args.limit < 1:

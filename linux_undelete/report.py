@@ -68,7 +68,7 @@ def merged(ranges):
 
 
 def describe(text):
-    """One line on a text: where, how long, what speaks against a whole file."""
+    """One line on a text: where, how long, how many hits and copies."""
     size = text["end"] - text["start"]
     line = f"{size:,} bytes at {text['start']:,}, {text['encoding']}, hits: {text['hits']:,}"
     if text["copies"]:

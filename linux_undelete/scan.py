@@ -77,6 +77,8 @@ def compile_expressions(expressions, encodings=ENCODINGS):
             else:
                 known = terms[pattern].encodings if pattern in terms else ()
                 terms[pattern] = Term(expression, pattern, (*known, encoding))
+    if len({term.phrase for term in terms.values()}) < len(set(expressions)):
+        fail(f"--regex looks in UTF-8 and GBK: {', '.join(encodings)} cannot hold the expression")
     for term in terms.values():
         try:
             empty = re.compile(term.pattern).fullmatch(b"")
@@ -194,13 +196,13 @@ def search_stretch(disk, finder, start, end, chunk, buffers):
     return hits
 
 
-def scan(disk, finder, start=0, chunk=CHUNK, workers=None):
+def scan(disk, finder, start=0, chunk=CHUNK):
     """Yields (place, hits): all hits [(offset, length, index), ...] up to the place are found.
 
     Up to four threads read and search, outside Python's lock most of the time, while the caller
     deals with the hits. Holes of a sparse image are passed over.
     """
-    workers = workers or min(os.cpu_count() or 1, 4)
+    workers = min(os.cpu_count() or 1, 4)
     buffers, waiting = threading.local(), deque()
 
     def stretches():

@@ -32,17 +32,11 @@ NEW_FILE = re.compile(rb"#!/|<\?xml |<!DOCTYPE |\xef\xbb\xbf|# -\*- coding")
 
 
 class Extent(NamedTuple):
-    """Where a text lies: bytes [start, end) of the disk.
-
-    `skip` bytes at its start and `rest` bytes at its end are parts of characters that were cut;
-    `why_piece` lists what speaks against a whole file.
-    """
+    """Where a text lies, bytes [start, end) of the disk, and what speaks against a whole file."""
 
     start: int
     end: int
     encoding: str
-    skip: int
-    rest: int
     why_piece: tuple
 
 
@@ -213,7 +207,7 @@ def grow(disk, place, length, encoding, lowest=0):
         why.append(f"ends exactly at a block border{middle}")
     if any(low <= end and start <= high for low, high in disk.bad):
         why.append("lies beside an unreadable place")
-    return Extent(start, end, encoding, skip, rest, tuple(why))
+    return Extent(start, end, encoding, tuple(why))
 
 
 def grow_best(disk, place, length, encodings, lowest=0):

@@ -195,7 +195,7 @@ def bootstrap(values, resamples=1000):
     }
 
 
-def seconds(function, repeats=5):
+def seconds(function, repeats):
     """Of each of so many calls, after one that compiles."""
     function()
     starts = [(time.perf_counter(), function(), time.perf_counter()) for _ in range(repeats)]

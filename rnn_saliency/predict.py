@@ -16,12 +16,10 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from common.run import fail, find_run, load_file, run_script, write_text
 from rnn_saliency.faithfulness import BATCH, METHODS, Subject
 from rnn_saliency.texts import encode, load_words, read_text
-from rnn_saliency.train import build_reader, ngram_ids, word_effects
+from rnn_saliency.train import build_reader, ngram_rows, word_effects
 
 SENTENCES = (  # Of our own; a space stands for the Chinese comma.
     "房间很干净 服务很热情 位置也方便。|糟糕 糟糕 糟糕 再也不用了。|满意 满意 满意 下次还用。"
@@ -36,13 +34,10 @@ GROUND = {1: (194, 157, 120), -1: (224, 217, 210)}  # ANSI: shades of green and 
 
 # --- Explaining ---
 def explain_ngrams(model, reviews):
-    """(probability of praise, scores of the words) of each list of words, by leaving words out."""
+    """(probability of praise, scores of the words, whether one is known), by leaving words out."""
     for words in reviews:
         texts = [words, *(words[:i] + words[i + 1 :] for i in range(len(words)))]
-        rows = [ngram_ids(text) for text in texts]
-        ids = np.zeros((len(rows), max(map(len, rows))), "int32")
-        for row, found in zip(ids, rows, strict=True):
-            row[: len(found)] = found
+        ids = ngram_rows(texts)
         praise = model.predict(ids, batch_size=64, verbose=0)[:, 0]
         known = model.get_layer("ratios").get_weights()[0][ids[0]].any()
         towards = 1 if praise[0] >= 0.5 else -1

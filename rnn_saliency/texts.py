@@ -31,12 +31,12 @@ PARTS = ("train", "valid", "test")
 # --- Files ---
 def read_workbook(path, label):
     """[(text, label)] of the first column of a spreadsheet in the old Excel format."""
+    if not path.is_file():
+        fail(f"no {path}: expected pos.xls and neg.xls, one review a row")
     try:
         import xlrd
     except ImportError:
         fail(f"{path} needs the package xlrd: pip install xlrd")
-    if not path.is_file():
-        fail(f"no {path}: expected pos.xls and neg.xls, one review a row")
     try:
         # Of a damaged file xlrd tells in many lines on its log.
         sheet = xlrd.open_workbook(path, logfile=io.StringIO()).sheet_by_index(0)

@@ -219,7 +219,12 @@ def number(args, vocabulary, words):
     """The rows of ids that the chosen model reads, for lists of words."""
     if args.model == "post":
         return encode(words, vocabulary, args.max_words)
-    rows = [ngram_ids(review[: args.max_words]) for review in words]
+    return ngram_rows(review[: args.max_words] for review in words)
+
+
+def ngram_rows(reviews):
+    """int32 (reviews, n-grams): ngram_ids of each, filled up with 0."""
+    rows = [ngram_ids(words) for words in reviews]
     ids = np.zeros((len(rows), max(map(len, rows))), "int32")
     for row, found in zip(ids, rows, strict=True):
         row[: len(found)] = found
@@ -248,7 +253,8 @@ def parse_args(argv=None):
         "post": {"split": "post", "study": 0, "epochs": 5},
     }
     args = parse_run_args(parser, presets, argv)
-    args.max_words = args.max_words or (1000 if args.model == "ours" else 100)
+    if args.max_words is None:
+        args.max_words = 1000 if args.model == "ours" else 100
     return args
 
 

@@ -14,6 +14,7 @@ import pytest
 from keras import ops
 
 from cloze_ccl import batches, predict, reading, texts, train
+from common.run import run_script
 from data import stories
 from data.stories import BLANK, Question
 
@@ -340,6 +341,7 @@ def test_batches_hold_each_question_once_and_few_shapes():
     naive = sizes[: 32 * 31].reshape(31, 32, 2).max(1).sum()
     assert sum(sum(shape) for _, shape in plan) < 0.85 * naive
     assert batches.plan(np.zeros((0, 1), int), 8) == []
+    assert batches.plan(batches.sizes("post", []), 8) == []
 
 
 def test_a_long_passage_is_read_around_its_blank():
@@ -559,6 +561,8 @@ def test_bad_passages_are_one_line(tiny_run, tmp_path, error_of):
     options = ["--text", "小猫 有 XXXXX 。", "--options", "飞船", "火星"]
     assert "none of the options" in error_of(predict.main, [*flags, *options])
     assert "of --text" in error_of(predict.main, [*flags, "--options", "猫"])
+    missing = ["--text", "小猫 有 XXXXX 。", "--html", str(tmp_path / "missing" / "page.html")]
+    assert "cannot read or write" in error_of(run_script, lambda: predict.main([*flags, *missing]))
     both = [*flags, str(tmp_path / "a.doc_query"), "--text", "a XXXXX"]
     assert "not both" in error_of(predict.main, both)
     assert "no finished run" in error_of(predict.main, ["--run-dir", str(tmp_path)])
@@ -573,3 +577,11 @@ def test_a_file_with_a_passage_without_a_blank(tiny_run, tmp_path, capsys):
     output = capsys.readouterr()
     assert stop.value.code == 2 and output.out.count("<qid_0>") == 1
     assert "<qid_1> (no blank)" in output.err and "1 of 2 passages" in output.err
+    (tmp_path / "b.doc_query").write_text(
+        f"1 ||| zq XXXXX qz\n<qid_0> ||| zq XXXXX qz\n{lines[0]}\n<qid_1> ||| {lines[0][6:]}"
+    )
+    flags = ["--run-dir", str(tiny_run[0]), str(tmp_path / "b.doc_query")]
+    with pytest.raises(SystemExit):
+        predict.main([*flags, "--output", str(tmp_path / "b.out")])
+    assert "1 of 2 passages have no answer: <qid_0> (no word is known)" in capsys.readouterr().err
+    assert (tmp_path / "b.out").read_text().startswith("<qid_1> ||| ")

@@ -214,32 +214,6 @@ def test_pairs_are_graded_by_lemma_topic_and_role(split):
         assert expected[same] == grade
 
 
-def test_the_files_have_the_formats_of_questions_words_and_wordsim(tmp_path):
-    corpus.write_analogies(tmp_path / "a.txt", "dev")
-    section, read = None, []
-    for line in (tmp_path / "a.txt").read_text().splitlines():
-        if line.startswith(": "):
-            section = line[2:]
-        else:
-            read.append((section, *line.split(" ")))
-    assert read == corpus.analogies("dev")
-    corpus.write_word_pairs(tmp_path / "b.txt", "test")
-    lines = [line.split("\t") for line in (tmp_path / "b.txt").read_text().splitlines()]
-    assert [(x, y, int(grade)) for x, y, grade in lines] == corpus.word_pairs("test")
-
-
-def test_the_demo_names_words_of_the_text_and_true_analogies():
-    words, questions = corpus.demo_words()
-    assert set(words) <= set(corpus.topics())
-    pairs = {
-        (forms[first], forms[second])
-        for first, second in corpus.SECTIONS.values()
-        for _, forms in corpus.lemmas()
-        if first in forms
-    }
-    assert all({(a, b), (c, d)} <= pairs for a, b, c, d in questions)
-
-
 # --- What solves the questions and what does not ---
 
 

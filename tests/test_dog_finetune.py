@@ -499,10 +499,21 @@ def test_hidden_labels_are_a_share_of_each_class():
         ["--draws", "2"],
         ["--data", ".", "--weights", "drawn"],
         ["--views", "0"],
+        ["--image-size", "0"],
+        ["--blocks", "0"],
+        ["--steps", "0"],
+        ["--learning-rate", "0"],
+        ["--mixup", "-1"],
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(words, error_of):
     error_of(train.parse_args, words)
+
+
+def test_nothing_unlabelled_is_one_line(error_of):
+    for given in ("0", "0.01"):
+        args = train.parse_args(["--smoke", "--unlabelled", given])
+        assert "no picture whose label" in error_of(train.load_data, args)
 
 
 def test_calibration_error_equals_a_loop():

@@ -355,6 +355,7 @@ def test_variants_are_read_and_bad_ones_are_one_line(tmp_path, error_of):
     assert "at least one" in error_of(train.main, [*flags, "--variants", "0"])
     assert "at least one" in error_of(train.main, [*flags, "--epochs", "0"])
     assert "at least one" in error_of(train.main, [*flags, "--batch-size", "500"])
+    assert "at least one" in error_of(train.main, [*flags, "--batch-size", "0"])
     assert not (tmp_path / "run").exists()
 
 

@@ -265,6 +265,7 @@ def own(tmp_path_factory):
     rng = np.random.default_rng(0)
     for kind in ("other", *TEXTS):
         (folder / kind / "deep").mkdir(parents=True)
+        (folder / kind / "empty").touch()  # Of no use, so not counted.
         for i in range(12):
             data = rng.bytes(9000) if kind == "other" else (TEXTS[kind] * (90 + i)).encode()
             (folder / kind / ("deep" if i % 2 else ".") / f"{i}.x").write_bytes(data)

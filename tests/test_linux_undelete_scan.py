@@ -483,6 +483,9 @@ def test_the_image_is_only_read(tmp_path, monkeypatch):
 
 
 # --- A user's mistake is one line ---
+UTF_16 = "--encodings", "utf-16-le"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -495,6 +498,12 @@ def test_the_image_is_only_read(tmp_path, monkeypatch):
         (["--image", "{image}", "--regex", "--phrase", "a(b", "--out", "{out}"], "a(b"),
         (["--image", "{image}", "--regex", "--phrase", "a*", "--out", "{out}"], "everywhere"),
         (["--image", "{image}", "--regex", "--phrase", "[你我]", "--out", "{out}"], "ASCII"),
+        (
+            ["--image={image}", "--out={out}", "--regex", "--phrase=abcd", *UTF_16],
+            "utf-16-le cannot",
+        ),
+        (["--image", "{image}", "--browse", "--lines-before", "5"], "around a --phrase"),
+        (["--image", "{image}", "--browse", "--phrase", "words", "--out", "{out}"], "either"),
         (["--image", "{image}", "--phrase", "words"], "--out"),
         (["--image", "{image}", "--out", "{out}"], "--phrase"),
         (["--phrase", "words", "--out", "{out}"], "--image"),

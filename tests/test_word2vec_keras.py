@@ -429,7 +429,9 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     assert "longest sentence has only 3" in error_of(train.main, [*start, "--window", "3"])
     assert "occurs 50 times" in error_of(train.main, [*start, "--min-count", "50"])
     assert "start at 1" in error_of(train.main, [*start, "--epochs", "0"])
-    assert "above 0" in error_of(train.main, [*start, "--num-negatives", "-1"])
+    for flag in ("--num-negatives", "--learning-rate"):
+        for value in ("0", "-1"):
+            assert "above 0" in error_of(train.main, [*start, flag, value])
     assert "--model cbow" in error_of(train.main, [*start, "--fix", "masked-padding"])
     (tmp_path / "empty.txt").write_text("")
     assert "empty.txt" in error_of(train.main, ["--smoke", "--data", str(tmp_path / "empty.txt")])

@@ -94,34 +94,12 @@ def test_a_folder_is_read_in_order_without_hidden_files(lines, expected, tmp_pat
     assert_equal(load_corpus(folder, folder=tmp_path, workers=1), expected)
 
 
-class Sentences:
-    def __init__(self, lines):
-        self.lines = lines
-
-    def __iter__(self):
-        return (line.split() for line in self.lines)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_lists_of_words(lines, expected, workers, tmp_path):
-    sentences = [line.split() for line in lines]
-    assert_equal(load_corpus(sentences, folder=tmp_path, workers=workers), expected)
-    sentences = Sentences(lines)
-
-    class Generators:
-        def __iter__(self):
-            return iter(sentences)
-
-    assert_equal(load_corpus(Generators(), folder=tmp_path, workers=workers), expected)
-    assert not list(tmp_path.iterdir())  # Nobody could tell what it would be the ids of.
-
-
 def test_long_sentences_are_cut_at_10000_words(tmp_path):
     sentences = [["a"] * n for n in (9_999, 10_000, 10_001, 20_000, 35_000)] + [["b"] * 15_000]
     (tmp_path / "corpus").write_text("\n".join(map(" ".join, sentences)))
-    expected = plain_loop(sentences, 10)
-    assert_equal(load_corpus(tmp_path / "corpus", folder=tmp_path), expected)
-    assert_equal(load_corpus(sentences, folder=tmp_path), expected)
+    for workers in (1, 2):
+        loaded = load_corpus(tmp_path / "corpus", folder=tmp_path / str(workers), workers=workers)
+        assert_equal(loaded, plain_loop(sentences, 10))
 
 
 def test_a_line_of_ten_million_words(tmp_path, capsys):
@@ -251,11 +229,6 @@ MISTAKES = {
         lambda folder: write(folder / "a", b"x\n" + b"y" * 600_000),
         "a: line 2: 262144 bytes without white space",
     ),
-    "generator": (lambda folder: (list("ab") for _ in range(99)), "generator"),
-    "strings": (lambda folder: ["some words"] * 99, "sentence 1: not a list of str"),
-    "numbers": (lambda folder: [["a"], ["a", 1]] * 99, "sentence 2: not a list of str"),
-    "spaces": (lambda folder: [["New York"]] * 99, "sentence 1: not a list of str"),
-    "empty list": (lambda folder: [], "the corpus: no words in it"),
 } | {
     f"truncated {suffix}": (
         lambda folder, suffix=suffix: write(folder / f"a{suffix}", PACK[suffix](TEXT)[:-20]),
@@ -284,17 +257,6 @@ def test_damaged_packed_files_and_wrong_suffixes(error_of, tmp_path):
         for data in (bytes(damaged), TEXT):
             path = write(tmp_path / f"a{suffix}", data)
             assert "truncated or damaged" in error_of(build_vocabulary, path)
-
-
-def test_lists_that_can_be_read_only_once_and_lists_to_segment(error_of, tmp_path):
-    sentences = iter([["a"]] * 99)
-
-    class Once:
-        def __iter__(self):
-            return (sentence for sentence in sentences)
-
-    assert "read twice" in error_of(load_corpus, Once(), folder=tmp_path)
-    assert "segmented" in error_of(load_corpus, [["a"]], segment=True, folder=tmp_path)
 
 
 LIMITED = """

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from common.damage import first_line
 from common.run import fail, find_run, load_file, run_script
 from data import corpus
 from word2vec_keras.vectors import most_similar, normalize, read_vectors
@@ -50,11 +49,10 @@ def read_output(run_dir, num_words):
     path, names = run_dir / "output.npz", ("weights", "bias", "counts")
     if model not in ("cbow", "skipgram", "fast-cbow", "fast-skipgram"):
         fail(f"{run_dir / 'record.json'}: unknown model {model}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            weights, bias, counts = (file[name][1:] for name in names)
-    except Exception as error:  # A damaged archive raises a dozen kinds.
-        fail(f"{path} is missing or damaged: {first_line(error)}")
+    saved = load_file(path)
+    if not saved.keys() >= set(names):
+        fail(f"{path} is missing or damaged: expected {', '.join(names)} in it")
+    weights, bias, counts = (saved[name][1:] for name in names)
     if not len(weights) == len(bias) == len(counts) == num_words:
         fail(f"{path} and vectors.bin are not of one run: {len(weights)} and {num_words} words")
     return model, weights, bias, counts

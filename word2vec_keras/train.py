@@ -15,7 +15,8 @@ Data:   generated text with known analogies (data/corpus.py); --data takes a fil
     python word2vec_keras/predict.py                    # neighbours and analogies
 
 Writes runs/word2vec_keras/NAME/, with vectors.txt and vectors.bin as gensim reads them. Read it
-from top to bottom: the post's model, the fast model, data, evaluation, main.
+from top to bottom: the post's model, data, main. The fast model is in fast.py, evaluation in
+vectors.py.
 """
 
 import argparse
@@ -233,12 +234,12 @@ def main(argv=None):
     args = parse_args(argv)
     if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1 or args.subsample <= 0:
         fail("--epochs, --window, --embedding-dim and --min-count start at 1, --subsample above 0")
-    if min(args.num_negatives or 1, args.learning_rate or 1) <= 0:
+    if any(x is not None and x <= 0 for x in (args.num_negatives, args.learning_rate)):
         fail("expected --num-negatives and --learning-rate above 0")
     if args.fix and args.model != "cbow":
         fail("--fix is of --model cbow: the fast models are like word2vec.c as they are")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
-    keep_memory()
+    keep_memory()  # On JAX too: run_script fears a heap for each shape, here are one or a few.
     parallel = DataParallel(args)
     ids, words, counts, total, notes = load_data(
         args.data, args.min_count, args.segment, args.smoke

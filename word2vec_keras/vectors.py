@@ -137,8 +137,8 @@ def start_from(model, path, words, old_words, old_vectors):
 def read_evaluation(path):
     """({file: word pairs}, {file: analogies}) of a file, or of a folder and all below it.
 
-    Word pairs are a list of (word, word, score), analogies {section: [(a, b, c, d)]}: a is to b
-    as c is to d. Files of a folder that are neither, such as its README, are passed over.
+    Word pairs are a list of (word, word, score), analogies of (a, b, c, d): a is to b as c is to
+    d. Files of a folder that are neither, such as its README, are passed over.
     """
     path, pairs, analogies = Path(path), {}, {}
     if not path.exists():
@@ -148,22 +148,15 @@ def read_evaluation(path):
             continue  # No set has 64 MiB, but a corpus may lie beside the sets.
         columns, lines = read_set(file, path.is_dir())
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        if columns == 3:
-            pairs[name] = lines
-        if columns == 4:
-            section, analogies[name] = file.stem, {}
-            for line in lines:
-                if isinstance(line, str):
-                    section = line
-                else:
-                    analogies[name].setdefault(section, []).append(line)
+        if columns:
+            (pairs if columns == 3 else analogies)[name] = lines
     if not pairs and not analogies:
         fail(f'no evaluation sets in {path}: no file has lines "word word number" or of four words')
     return pairs, analogies
 
 
 def read_set(file, in_folder):
-    """(3, word pairs) or (4, analogies and names of sections): what most lines are."""
+    """(3, word pairs) or (4, analogies): what most lines are; names of sections are dropped."""
     data = file.read_bytes()
     lines = enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), 1)
     lines = [(n, line.strip()) for n, line in lines if line.strip() and line[0] != "#"]
@@ -186,7 +179,7 @@ def read_set(file, in_folder):
         data.decode()
     except UnicodeDecodeError as error:
         fail(f"{file}, byte {error.start}: not UTF-8")
-    return columns, parsed
+    return columns, [one for one in parsed if not isinstance(one, str)]
 
 
 def parse_line(line):
@@ -253,23 +246,22 @@ def evaluate_word_pairs(words, vectors, pairs, restrict_vocab=300_000):
     return result
 
 
-def evaluate_analogies(words, vectors, sections, restrict_vocab=300_000):
+def evaluate_analogies(words, vectors, questions, restrict_vocab=300_000):
     """Share of analogies whose d is the word nearest to b - a + c (3CosAdd); equals gensim's.
 
     So an analogy with an unknown word is not asked (the coverage tells), case does not count,
     and a, b, c are no answers, even where d is one of them. The interval is Wilson's, the value
-    None where nothing was asked; "sections" holds the same of each section.
+    None where nothing was asked.
     """
     words = words[:restrict_vocab]
     rows, unit = rows_of_words(words), normalize(vectors[: len(words)])
     same = np.array([rows[word.upper()] for word in words])  # The spellings of a word share one.
-    asked = [(s, [rows.get(w.upper()) for w in one]) for s, x in sections.items() for one in x]
-    asked = [(section, given) for section, given in asked if None not in given]
-    questions = np.array([given for _, given in asked], int).reshape(-1, 4)
-    right = np.zeros(len(questions), bool)
+    asked = [[rows.get(word.upper()) for word in question] for question in questions]
+    asked = np.array([given for given in asked if None not in given], int).reshape(-1, 4)
+    right = np.zeros(len(asked), bool)
     step = max(1, 2**24 // max(len(words), 1))  # 64 MiB of scores at a time.
-    for start in range(0, len(questions), step):
-        given, d = questions[start : start + step, :3], questions[start : start + step, 3]
+    for start in range(0, len(asked), step):
+        given, d = asked[start : start + step, :3], asked[start : start + step, 3]
         scores = (unit[given[:, 1]] + unit[given[:, 2]] - unit[given[:, 0]]) @ unit.T
         np.put_along_axis(scores, given, -np.inf, 1)
         best = scores.argmax(1)
@@ -283,33 +275,24 @@ def evaluate_analogies(words, vectors, sections, restrict_vocab=300_000):
                     break
         right[start : start + step] = (same[best] == d) & (scores.max(1) > -np.inf)
 
-    def share(hits, size):
-        empty = {"value": None, "n": 0, "low": 0.0, "high": 1.0}
-        result = proportion(sum(hits), len(hits)) if hits else empty
-        return result | {"coverage": len(hits) / max(size, 1)}
-
-    hits = {section: [] for section in sections}
-    for (section, _), hit in zip(asked, right.tolist(), strict=True):
-        hits[section].append(hit)
-    total = share(right.tolist(), sum(map(len, sections.values())))
-    return total | {"sections": {s: share(hits[s], len(x)) for s, x in sections.items()}}
+    nothing = {"value": None, "n": 0, "low": 0.0, "high": 1.0}
+    result = proportion(right.sum(), len(right)) if len(right) else nothing
+    return result | {"coverage": len(right) / max(len(questions), 1)}
 
 
-def evaluation_sets(folder=None, split="test"):
+def evaluation_sets(folder=None):
     """What read_evaluation finds in a folder; by default the sets of the generated text."""
     if folder:
         return read_evaluation(folder)
-    sections = {}
-    for section, *words in corpus.analogies(split):
-        sections.setdefault(section, []).append(words)
-    return {"similarity": corpus.word_pairs(split)}, {"analogies": sections}
+    questions = [question for _, *question in corpus.analogies("test")]
+    return {"similarity": corpus.word_pairs("test")}, {"analogies": questions}
 
 
 def evaluate(words, vectors, pairs, analogies):
     """Metrics for the record, and how much of each set is covered, as text."""
     results = {f"Spearman, {k}": evaluate_word_pairs(words, vectors, v) for k, v in pairs.items()}
-    for name, sections in analogies.items():
-        results[f"accuracy, {name}"] = evaluate_analogies(words, vectors, sections)
+    for name, questions in analogies.items():
+        results[f"accuracy, {name}"] = evaluate_analogies(words, vectors, questions)
     coverage = {f"coverage, {name}": f"{r['coverage']:.1%}" for name, r in results.items()}
     kept = ("value", "low", "high", "n")
     found = {name: r for name, r in results.items() if r["value"] is not None}

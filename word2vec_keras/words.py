@@ -1,9 +1,9 @@
 """Words on disk: text -> vocabulary -> one flat array of ids.
 
 A source is a text file (UTF-8, one sentence a line, white space between words; .gz, .xz and
-.bz2 are unpacked), a folder of such files, or an iterable of lists of words that can be gone
-through twice. Text is read in blocks, counted and encoded in worker processes: memory is
-bounded by the vocabulary, whatever the size of the corpus or of a line.
+.bz2 are unpacked) or a folder of such files. Text is read in blocks, counted and encoded in
+worker processes: memory is bounded by the vocabulary, whatever the size of the corpus or of a
+line.
 """
 
 import bz2
@@ -48,11 +48,7 @@ class TextError(Exception):
 
 
 def find_files(source):
-    """The files of a path, sorted; None for an iterable of lists of words."""
-    if not isinstance(source, str | os.PathLike):
-        if iter(source) is source:
-            fail("a generator can be read only once, a corpus is read twice: give a list")
-        return None
+    """The files of a source, sorted."""
     path = Path(source)
     if not path.is_dir():
         return [path] if path.is_file() else fail(f"{path}: no such file or folder")
@@ -93,26 +89,8 @@ def read_file(path, breaks, bar, long_lines):
             rest, offset, line = data[end:], offset + end, line + data.count(b"\n", 0, end)
 
 
-def read_lists(source):
-    """Yields the blocks of an iterable of lists of words, as those of a file."""
-    lines, size, path = [], 0, Path("the corpus")
-    for number, words in enumerate(source, 1):
-        line = "" if isinstance(words, str) else " ".join(map(str, words))
-        if line.split() != list(words):
-            raise TextError(f"sentence {number}: not a list of str without spaces: {words!r:.60}")
-        lines.append(line + "\n")
-        size += len(line)
-        if size > BLOCK:
-            yield path, 0, "".join(lines).encode()
-            lines, size = [], 0
-    yield path, 0, "".join(lines).encode()
-
-
-def read_blocks(source, files, title, breaks, long_lines):
-    """Yields the blocks of a source, with a progress bar; lists the lines that it had to cut."""
-    if files is None:
-        yield from read_lists(tqdm(source, title, unit=" sentences", disable=None))
-        return
+def read_blocks(files, title, breaks, long_lines):
+    """Yields the blocks of files, with a progress bar; lists the lines that it had to cut."""
     size = sum(path.stat().st_size for path in files)
     with tqdm(desc=title, total=size, unit="B", unit_scale=True, disable=None) as bar:
         for path in files:
@@ -159,9 +137,9 @@ def in_workers(make_job, source, title, workers, long_lines, small=1 << 24, brea
     worker. For text of less than `small` bytes the parent is the only one.
     """
     files = find_files(source)
-    size = sum(p.stat().st_size * (4 if p.suffix in PACKED else 1) for p in files or ())
+    size = sum(p.stat().st_size * (4 if p.suffix in PACKED else 1) for p in files)
     workers = workers or (os.cpu_count() if size >= small else 1)
-    blocks = read_blocks(source, files, title, breaks, long_lines)
+    blocks = read_blocks(files, title, breaks, long_lines)
     tasks, pools, waiting = itertools.chain(blocks, [None] * workers), [], deque()
     try:
         if workers == 1:
@@ -211,7 +189,6 @@ def build_vocabulary(source, min_count=10, max_words=20_000_000, workers=None):
         counts: int64 array (len(words),); counts[0] is 0.
         total: the number of words in the source, rare ones included.
     """
-    name = source if isinstance(source, str | os.PathLike) else "the corpus"
     counts, total, threshold = Counter(), 0, 0
     job = partial(make_counter, min(HAND_OVER, max_words))
     for size, counted in in_workers(job, source, "counting", workers, []):
@@ -222,12 +199,12 @@ def build_vocabulary(source, min_count=10, max_words=20_000_000, workers=None):
             for word in [word for word, count in counts.items() if count <= threshold]:
                 del counts[word]
     if not total:
-        fail(f"{name}: no words in it")
+        fail(f"{source}: no words in it")
     if threshold:
         print(f"note: more than {max_words} different words: rare ones were dropped on the way")
     most = max(counts.values(), default=0)
     if most < min_count:
-        fail(f"{name}: no word occurs {min_count} times, the most frequent one {most} times")
+        fail(f"{source}: no word occurs {min_count} times, the most frequent one {most} times")
     kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
     words = ["", *(word.decode() for _, word in kept)]
     return words, np.array([0, *(-count for count, _ in kept)], dtype="int64"), total
@@ -274,8 +251,6 @@ def encode_corpus(source, words, path, workers=None):
         for ids in in_workers(job, source, "encoding", workers, long_lines):
             file.write(ids)
             size += len(ids)
-        if not size:
-            fail("the corpus has no known word when it is read again: can it be read twice?")
         file.seek(0)  # NumPy pads the header so that every length fits in.
         np.lib.format.write_array_header_1_0(file, header | {"shape": (size,)})
     if long_lines:
@@ -309,10 +284,7 @@ def cache_path(folder, files, suffix, *details):
 
 def cut_words(source, folder=CACHE, workers=None):
     """Path of the source's text cut into words by jieba, line by line; made once, cached."""
-    files = find_files(source)
-    if files is None:
-        fail("lists of words are cut already: only text can be segmented")
-    path = cache_path(folder, files, ".txt", version("jieba"))
+    path = cache_path(folder, find_files(source), ".txt", version("jieba"))
     if not path.exists():
         cut = in_workers(make_cutter, source, "cutting", workers, [], BLOCK, CHINESE_BREAKS)
         with replacing(path) as file:
@@ -321,7 +293,7 @@ def cut_words(source, folder=CACHE, workers=None):
 
 
 def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None):
-    """Vocabulary and ids of a source; what was made of files is kept in `folder`.
+    """Vocabulary and ids of a source; what was made of it is kept in `folder`.
 
     With `segment`, jieba cuts Chinese text into words first. `workers` is a number of processes;
     default: one for each core, for a small text only this one.
@@ -333,16 +305,12 @@ def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None)
     """
     if segment:
         source = cut_words(source, folder, workers)
-    files, path = find_files(source), Path(folder) / f"corpus-{os.getpid()}.npy"
-    path = cache_path(folder, files, ".npy", min_count) if files else path
+    path = cache_path(folder, find_files(source), ".npy", min_count)
     vocabulary = path.with_suffix(".json")
-    if not (files and path.exists() and vocabulary.exists()):
+    if not (path.exists() and vocabulary.exists()):
         words, counts, total = build_vocabulary(source, min_count, workers=workers)
         encode_corpus(source, words, path, workers)
         saved = {"words": words, "counts": counts.tolist(), "total": total}
         write_text(vocabulary, json.dumps(saved))  # Last: where it is, the ids are complete.
     saved, ids = load_file(vocabulary), np.load(path, mmap_mode="r")
-    if not files:  # Nothing tells next time whether an iterable is the same; the map stays valid.
-        path.unlink()
-        vocabulary.unlink()
     return ids, saved["words"], np.array(saved["counts"], dtype="int64"), saved["total"]
