@@ -13,8 +13,11 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # What computes, on JAX and torch: the tests of the experiments, and several processes.
+# JAX keeps what it compiled for one test for the next ones.
 test-backends: .venv/backends-installed
-	@for backend in jax torch; do \
+	@export JAX_COMPILATION_CACHE_DIR=$$(mktemp -d) JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3; \
+	trap 'rm -r $$JAX_COMPILATION_CACHE_DIR' EXIT; \
+	for backend in jax torch; do \
 	echo "== $$backend"; \
 	KERAS_BACKEND=$$backend $(BIN)/python -m pytest -n 2 --dist loadfile \
 	$(patsubst %/train.py,tests/test_%.py,$(wildcard */train.py)) tests/test_parallel.py $(ARGS) \
