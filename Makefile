@@ -13,9 +13,9 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # What computes, on JAX and torch: the tests of the experiments, and several processes.
-# JAX keeps what it compiled for one test for the next ones.
+# JAX keeps what it compiled for one test for the next ones; threads of torch would wait for each other.
 test-backends: .venv/backends-installed
-	@export JAX_COMPILATION_CACHE_DIR=$$(mktemp -d) JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3; \
+	@export JAX_COMPILATION_CACHE_DIR=$$(mktemp -d) JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 OMP_NUM_THREADS=1; \
 	trap 'rm -r $$JAX_COMPILATION_CACHE_DIR' EXIT; \
 	for backend in jax torch; do \
 	echo "== $$backend"; \
