@@ -48,7 +48,7 @@ def backbone_of(args, build):
 
 def how(args):
     """For compile: on a CPU, XLA compiles a deep network for minutes and runs it no faster."""
-    if args.smoke and "data_parallel" not in args:  # Eager devices can wait for each other for ever.
+    if args.smoke and "data_parallel" not in args:  # Eager devices may wait for each other.
         return {"run_eagerly": True}  # A few steps take less than to compile them.
     return {"jit_compile": False if keras.backend.backend() == "tensorflow" else "auto"}
 
