@@ -43,7 +43,7 @@ def question_of(text, options=()):
 def read_passages(run_dirs, questions, options=()):
     """A dict of id, answer, best words, and all words with their probabilities, for each question.
 
-    None for a question without a blank, or with two, or whose words no run knows. Probabilities
+    Instead, why a question has no answer: no blank, two, or no word that a run knows. Probabilities
     are the mean of the runs'. options: only these words may be answers.
     """
     index, read, known = {}, [], False
@@ -56,7 +56,7 @@ def read_passages(run_dirs, questions, options=()):
     all_words = list(index)
     for question, item, *rows in zip(questions, items, *read, strict=True):
         if item is None:
-            yield None
+            yield why_unusable(question)
             continue
         row = np.mean(rows, axis=0)
         length = sum(map(len, question.sentences))
@@ -65,7 +65,7 @@ def read_passages(run_dirs, questions, options=()):
             print(f"note: {question.id}: {note}", file=sys.stderr)
         words = [all_words[key] for key in item.keys]
         if not known[item.keys[item.keys != item.keys[item.blank]]].any():
-            yield None
+            yield "no word is known"
             continue
         found = [entry for entry in sum_by_word(row, words) if entry[0] != BLANK]
         if options:
@@ -128,10 +128,8 @@ def main(argv=None):
     for question, result in zip(
         questions, read_passages(run_dirs, questions, args.options), strict=True
     ):
-        if result is None:
-            why = why_unusable(question)
-            why = why if "blank" in why else "no word is known"
-            unusable.append(f"{question.id} ({why})")
+        if isinstance(result, str):
+            unusable.append(f"{question.id} ({result})")
             continue
         results.append(result)
         shown = {name: result[name] for name in ("id", "answer", "best")}

@@ -27,13 +27,17 @@ def settle(args):
     """Fills in what depends on the data and on the recipe, and refuses what makes no sense."""
     drawn = args.data is None
     ours, probe = args.recipe == "ours", args.recipe == "probe"
-    if 0 in (args.image_size, args.blocks, args.learning_rate, args.steps) or args.mixup < 0:
-        fail("expected sizes, steps and the learning rate above 0, --mixup not below 0")
-    args.backbone = args.backbone or ("small" if drawn else "mobilenetv2")
-    args.image_size = args.image_size or (64 if drawn else 224)
-    args.weights = args.weights or ("drawn" if drawn else "imagenet")
-    args.epochs = args.epochs or ([] if probe else [12] if ours else [30, 10, 10])
-    args.learning_rate = args.learning_rate or (3e-4 if ours else 1e-3 if drawn else 1e-4)
+    defaults = {
+        "backbone": "small" if drawn else "mobilenetv2",
+        "image_size": 64 if drawn else 224,
+        "weights": "drawn" if drawn else "imagenet",
+        "epochs": [] if probe else [12] if ours else [30, 10, 10],
+        "learning_rate": 3e-4 if ours else 1e-3 if drawn else 1e-4,
+        "blocks": 2 if not ours else 3 if drawn else 8,
+    }
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if probe or ours:
         args.without = list(PIECES)
     if probe:
@@ -41,15 +45,15 @@ def settle(args):
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
-    args.blocks = args.blocks or (2 if not ours else 3 if drawn else 8)
     stages = 0 if probe else 1 if ours else 3
     if args.smoke:
         args.epochs = args.epochs[:stages]
     if len(args.epochs) != stages:
         fail(f"--epochs: recipe {args.recipe} takes {stages} numbers, not {len(args.epochs)}")
     numbers = (args.image_size, args.blocks, args.draws, args.num_train, args.views, args.tta)
-    if min(*numbers, *args.epochs, args.learning_rate) <= 0 or (args.steps or 1) < 1:
-        fail("expected sizes, epochs and the learning rate above 0")
+    steps = 1 if args.steps is None else args.steps  # None: as many as an epoch needs.
+    if min(*numbers, *args.epochs, steps, args.learning_rate) <= 0 or args.mixup < 0:
+        fail("expected sizes, epochs, steps and the learning rate above 0, --mixup not below 0")
     if min(args.shares) < 0 or sum(args.shares) >= 0.9 or args.shares[0] == 0:
         fail("--shares: expected two parts of 1, as 0.1 0.1; the second may be 0")
     if not 1 < args.breeds <= dogs.NUM_BREEDS - 20:
