@@ -10,18 +10,16 @@ the same set. VERSION is part of every record: change a line that moves a pixel,
 
 import io
 import math
-import multiprocessing
 import os
 import string
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
+from PIL import Image, ImageDraw
+
+from data.drawing import draw_file, typeface
 
 VERSION = 1
 HEIGHT, WIDTH, LENGTH = 53, 129, 4
@@ -52,12 +50,10 @@ GLYPH_SIZE = 48  # Pixels of the type size at which each glyph is rendered, once
 @cache
 def glyph(font, letter):
     """The letter in white on black, cropped, as an 8-bit grey image."""
-    [package] = find_spec("matplotlib").submodule_search_locations
-    path = Path(package) / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
-    typeface = ImageFont.truetype(path, GLYPH_SIZE)
-    left, top, right, bottom = typeface.getbbox(letter)
+    face = typeface(font, GLYPH_SIZE)
+    left, top, right, bottom = face.getbbox(letter)
     image = Image.new("L", (right - left + 4, bottom - top + 4))
-    ImageDraw.Draw(image).text((2 - left, 2 - top), letter, fill=255, font=typeface)
+    ImageDraw.Draw(image).text((2 - left, 2 - top), letter, fill=255, font=face)
     return image
 
 
@@ -151,25 +147,12 @@ def load(split, count, style="plain", folder=CACHE, workers=None):
     stem = folder / f"captchas-v{VERSION}-{style}-{split}-{count}"
     pictures_path, labels_path = stem.with_suffix(".npy"), stem.with_suffix(".labels.npy")
     if not labels_path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        shape, draw = (count, HEIGHT, WIDTH, 3), partial(draw_many, SEEDS[split], style)
+        pieces = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
+        labels = draw_file(pictures_path, shape, draw, pieces, split, workers)
         temporary = stem.with_suffix(f".{os.getpid()}.npy")
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, HEIGHT, WIDTH, 3)}
-        labels = []
-        chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
-        # Spawn: a fork of a process that has loaded a Keras backend may hang.
-        spawn = multiprocessing.get_context("spawn")
-        bar = tqdm(total=count, desc=f"drawing {split}", unit="picture", disable=None)
         try:
-            with ProcessPoolExecutor(workers, spawn) as pool, bar, temporary.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for drawn, drawn_labels in pool.map(
-                    partial(draw_many, SEEDS[split], style), chunks
-                ):
-                    file.write(drawn.tobytes())
-                    labels.append(drawn_labels)
-                    bar.update(len(drawn))
-            os.replace(temporary, pictures_path)
-            np.save(temporary, np.concatenate(labels))
+            np.save(temporary, labels)
             os.replace(temporary, labels_path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -9,15 +9,13 @@ the same set. VERSION is part of every record: change a line that moves a pixel,
 """
 
 import itertools
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from tqdm import tqdm
+
+from data.drawing import draw_file
 
 VERSION = 1
 SIZE = 96  # Pixels of a side.
@@ -234,7 +232,8 @@ def draw_dog(seed, breed, index):
 
 
 def draw_breed(seed, count, breed):
-    return np.stack([draw_dog(seed, breed, index) for index in range(count)])
+    """The first pictures of a breed, and its number once for each."""
+    return np.stack([draw_dog(seed, breed, index) for index in range(count)]), [breed] * count
 
 
 def load(split, numbers, count, folder=CACHE, workers=None):
@@ -246,21 +245,7 @@ def load(split, numbers, count, folder=CACHE, workers=None):
     name = f"dogs-v{VERSION}-{split}-{numbers.start}-{numbers.stop}-{count}.npy"
     path = Path(folder) / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.npy")
-        header = {"descr": "|u1", "fortran_order": False}
-        header["shape"] = (len(numbers) * count, SIZE, SIZE, 3)
-        # Spawn: a fork of a process that has loaded a Keras backend may hang.
-        spawn = multiprocessing.get_context("spawn")
-        bar = tqdm(total=len(numbers), desc=f"drawing {split}", unit="breed", disable=None)
-        try:
-            with ProcessPoolExecutor(workers, spawn) as pool, bar, temporary.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for drawn in pool.map(partial(draw_breed, SEEDS[split], count), numbers):
-                    file.write(drawn.tobytes())
-                    bar.update()
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        shape = (len(numbers) * count, SIZE, SIZE, 3)
+        draw_file(path, shape, partial(draw_breed, SEEDS[split], count), numbers, split, workers)
     labels = np.repeat(np.arange(len(numbers)), count)
     return np.load(path, mmap_mode="r"), labels

@@ -9,11 +9,11 @@ same set. VERSION is part of every record: change a line that moves a pixel, rai
 
 import math
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from data.drawing import typeface
 
 VERSION = 1
 SIZE, CLASSES = 28, 10
@@ -30,16 +30,14 @@ MAX_THICKNESS = 2  # Pixels added on each side of a stroke, at most, at the type
 @cache
 def glyph(font, digit, thickness):
     """The digit in white on black, amid an empty border, as an 8-bit grey image."""
-    [package] = find_spec("matplotlib").submodule_search_locations
-    path = Path(package) / "mpl-data" / "fonts" / "ttf" / f"{font}.ttf"
-    typeface = ImageFont.truetype(path, GLYPH_SIZE)
-    left, top, right, bottom = typeface.getbbox(str(digit))
+    face = typeface(font, GLYPH_SIZE)
+    left, top, right, bottom = face.getbbox(str(digit))
     image = Image.new("L", (right - left + 2 * MARGIN, bottom - top + 2 * MARGIN))
     ImageDraw.Draw(image).text(
         (MARGIN - left, MARGIN - top),
         str(digit),
         fill=255,
-        font=typeface,
+        font=face,
         stroke_width=thickness,
     )
     return image

@@ -43,7 +43,6 @@ def test_missing_spreadsheets_and_missing_xlrd_are_one_line(
 
 
 def test_a_damaged_spreadsheet_is_one_line(tmp_path, error_of):
-    pytest.importorskip("xlrd")
     for name in ("neg.xls", "pos.xls"):
         (tmp_path / name).write_text("no spreadsheet")
     line = error_of(texts.read_source, tmp_path)
@@ -164,7 +163,6 @@ def test_the_posts_files():
     folder = texts.Path(train.__file__).parent.parent / "data" / "downloads" / "sentiment"
     if not (folder / "pos.xls").exists():
         pytest.skip("no data/downloads/sentiment")
-    pytest.importorskip("xlrd")
     rows, name = texts.read_source(folder)
     assert len(rows["all"]) == 21_107 and sum(label for _, label in rows["all"]) == 10_679
     parts, left_out = texts.split_rows(rows, name, False)

@@ -443,4 +443,7 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     vectors.write_vectors(other, ["a", "b"], np.ones((2, 5)))
     line = error_of(train.main, [*start, "--window", "2", "--continue-from", str(other)])
     assert "--embedding-dim" in line
+    go_on = [*start, "--window", "2", "--embedding-dim", "5", "--continue-from", str(other)]
+    np.savez(tmp_path / "output.npz", counts=np.ones(3), weights=np.ones((3, 7)))
+    assert "weights has (7,) a word" in error_of(train.main, go_on)
     assert not (tmp_path / "run" / "record.json").exists()

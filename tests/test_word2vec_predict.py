@@ -278,6 +278,8 @@ def test_a_damaged_run_is_one_line(tmp_path, error_of):
     assert "output.npz is missing or damaged" in error_of(predict.main, [*asked, str(run_dir)])
     np.savez(run_dir / "output.npz", weights=np.ones((3, 5)), bias=np.ones(3))
     assert "output.npz is missing or damaged" in error_of(predict.main, [*asked, str(run_dir)])
+    np.savez(run_dir / "output.npz", weights=1.0, bias=2.0, counts=3.0)
+    assert "output.npz is missing or damaged" in error_of(predict.main, [*asked, str(run_dir)])
     bomb = np.zeros((2**24 + 1, 1), "float32")
     np.savez_compressed(run_dir / "output.npz", weights=bomb, bias=bomb, counts=bomb)
     assert "would unpack to" in error_of(predict.main, [*asked, str(run_dir)])

@@ -50,7 +50,7 @@ def read_output(run_dir, num_words):
     if model not in ("cbow", "skipgram", "fast-cbow", "fast-skipgram"):
         fail(f"{run_dir / 'record.json'}: unknown model {model}")
     saved = load_file(path)
-    if not saved.keys() >= set(names):
+    if not saved.keys() >= set(names) or not all(saved[name].ndim for name in names):
         fail(f"{path} is missing or damaged: expected {', '.join(names)} in it")
     weights, bias, counts = (saved[name][1:] for name in names)
     if not len(weights) == len(bias) == len(counts) == num_words:

@@ -122,13 +122,15 @@ def start_from(model, path, words, old_words, old_vectors):
     rows = dict(zip(words, range(len(words)), strict=True))
     rows, saved = [rows[word] for word in old_words], {"vectors": old_vectors}
     if (output := Path(path).with_name("output.npz")).exists():
-        found = {name: table[1:] for name, table in load_file(output).items()}
-        saved |= found if len(found["weights"]) == len(rows) else {}
+        found = {name: table[1:] for name, table in load_file(output).items() if table.ndim}
+        saved |= found if {len(table) for table in found.values()} == {len(rows)} else {}
     variables = dict(zip(("vectors", "weights", "bias"), tables(model), strict=False))
     if hasattr(model, "squares"):
         variables |= dict(zip(("squares", "weights_squares"), model.squares, strict=True))
     for name in variables.keys() & saved:
         table = ops.convert_to_numpy(variables[name]).copy()
+        if saved[name].size != table[rows].size:
+            fail(f"{output}: {name} has {saved[name].shape[1:]} a word, not {table.shape[1:]}")
         table[rows] = saved[name].reshape(len(rows), *table.shape[1:])
         variables[name].assign(table)
 
