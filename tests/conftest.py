@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 _keras_home = tempfile.TemporaryDirectory()
 os.environ |= {
     "KERAS_HOME": _keras_home.name,

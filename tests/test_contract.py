@@ -17,11 +17,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import EXPERIMENTS, ROOT
 
 from common.table import markdown, read_results, table_lines
 
-ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 SCRIPTS = [f"{name}/{script}" for name in EXPERIMENTS for script in ("train.py", "predict.py")]
 MODULES = sorted(f"{name}/{p.name}" for name in EXPERIMENTS for p in (ROOT / name).glob("*.py"))
 PROJECT = {

@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 import pytest
+from conftest import EXPERIMENTS
 
 from common.run import ROOT
 
 KILLS = int(os.environ.get("KILLS", 0))
-EXPERIMENTS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 
 
 def start(experiment, run_dir):
