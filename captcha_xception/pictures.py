@@ -82,7 +82,7 @@ def load_folder(folder, length=None, case_sensitive=False):
     if len(skipped) > max(0.01 * len(paths), 0.5):
         fail(f"{len(skipped)} of {len(paths)} pictures are unreadable; the first is {skipped[0]}")
     if len(pictures) < 30:
-        fail(f"{folder} holds {len(pictures)} pictures, at least 30 are needed for a split")
+        fail(f"{folder} itself holds {len(pictures)} pictures, a split needs at least 30")
     try:
         texts = labels_from_names(stems, length, case_sensitive)
     except ValueError as error:

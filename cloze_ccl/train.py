@@ -232,7 +232,7 @@ def load_data(source=None, story_files=(), tests=(), num_stories=1500):
         data[part], reasons = texts.usable_only(data[part])
         left_out |= {f"{part}: {reason}": count for reason, count in reasons.items()}
     if empty := [part for part, some in data.items() if not some]:
-        fail(f"{name}: no question left for {empty[0]}; left out: {left_out}")
+        fail(f"{name}: no question left for {empty[0]}; left out: {left_out or 'none'}")
     notes = {"name": name} | {f"num_{part}": len(some) for part, some in data.items()}
     return data, notes | {"left_out": left_out, "sha256": texts.fingerprint(data)}
 

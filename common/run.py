@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import getoutput
 from types import ModuleType
@@ -57,7 +58,12 @@ def keep_memory():
 
 def run_script(main):
     """Calls main() and turns Ctrl-C and a disk that is full or read-only into one line."""
-    if os.environ.get("KERAS_BACKEND") != "jax":  # It would keep a heap for each shape.
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in ("tensorflow", "jax", "torch"):
+        fail(f"KERAS_BACKEND is {backend}: expected tensorflow, jax or torch")
+    if backend != "tensorflow" and not find_spec(backend):
+        fail(f"KERAS_BACKEND is {backend}, which is not installed: pip install {backend}")
+    if backend != "jax":  # It would keep a heap for each shape.
         keep_memory()
     try:
         main()
@@ -101,17 +107,20 @@ class Run:
         self.record["commit"] = getoutput(f"{git} rev-parse --verify --short=12 HEAD")
         self.record["dirty"] = bool(getoutput(f"{git} status -s -- . ':!*/results' ':!*.md'"))
         if args.resume:
-            self.dir = path = find_run(experiment, args.run_dir, finished=False)
-            for name, was in (dict.fromkeys(given) | load_file(path / "arguments.json")).items():
-                if was != given.get(name):
-                    fail(f"--resume with other arguments: {name} was {was}, now {given.get(name)}")
+            self.dir = find_run(experiment, args.run_dir, stopped=given)
+            was = dict.fromkeys(given) | load_file(self.dir / "arguments.json")
+            for name in was:
+                if was[name] != (now := given.get(name)):
+                    text = f"{name} was {was[name]}, now {now}"
+                    fail(f"--resume with other arguments than {self.dir}: {text}")
         else:
             name = f"{'smoke' if args.smoke else args.preset}-seed{args.seed}"
             paths = (RUNS / experiment / (f"{name}-{i}" if i else name) for i in range(10_000))
             self.dir = args.run_dir or next(path for path in paths if not path.exists())
             begun = {"lock", "arguments.json.next"}  # By a run killed before it could be resumed.
             if self.dir.is_file() or {path.name for path in self.dir.glob("*")} - begun:
-                fail(f"{self.dir} is in use: choose another --run-dir, or --resume it")
+                end = "" if (self.dir / "record.json").exists() else ", or --resume it"
+                fail(f"{self.dir} is in use: choose another --run-dir{end}")
             self.dir.mkdir(parents=True, exist_ok=True)
         self._lock = (self.dir / "lock").open("w")
         try:
@@ -171,15 +180,28 @@ class Run:
         return record
 
 
-def find_run(experiment, run_dir=None, finished=True):
-    """The given folder of a finished (or a stopped) run, or the newest one of the experiment."""
-    name, what = ("record.json", "finished") if finished else ("arguments.json", "stopped")
-    where, pattern = (run_dir, name) if run_dir else (RUNS / experiment, f"*/{name}")
-    found = [p for p in where.glob(pattern) if p.with_name("record.json").exists() == finished]
-    found = [p for p in found if not finished or load_file(p).get("experiment") == experiment]
+def find_run(experiment, run_dir=None, stopped=None):
+    """The given folder of a finished run, or the newest one of the experiment, --smoke runs last.
+
+    `stopped` are the arguments of a run that was stopped: then these, and the newest with them.
+    """
+    where, name = run_dir or RUNS / experiment, "arguments.json" if stopped else "record.json"
+    paths = where.glob(name if run_dir else f"*/{name}")
+    found = {p: load_file(p) for p in paths if bool(stopped) != (p.parent / "record.json").exists()}
+    if not stopped:
+        found = {p: x for p, x in found.items() if x.get("experiment") == experiment}
     if not found:
-        fail(f"no {what} run of {experiment} in {where}: first python {experiment}/train.py")
-    return max(found, key=os.path.getmtime).parent
+        hint = f"first python {experiment}/train.py"
+        if run_dir and (run_dir / "arguments.json").exists():
+            hint = "that run has ended" if stopped else "a stopped run is ended with --resume"
+        fail(f"no {'stopped' if stopped else 'finished'} run of {experiment} in {where}: {hint}")
+
+    def preference(path):
+        x = found[path]
+        first = x | stopped == x if stopped else not x.get("arguments", {}).get("smoke")
+        return first, os.path.getmtime(path)
+
+    return max(found, key=preference).parent
 
 
 def write_text(path, text):

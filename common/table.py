@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import ROOT, LazyModule, find_run, load_file, write_text
+from common.run import ROOT, LazyModule, fail, find_run, load_file, write_text
 
 stats = LazyModule("scipy.stats")
 COLUMNS = "what|post|ours (95%)|status|data|seeds|n|minutes|device|command".split("|")  # noqa: SIM905
@@ -66,7 +66,10 @@ if __name__ == "__main__":
     experiment, *run_dirs = sys.argv[1:]
     for run_dir in run_dirs:
         path = find_run(experiment, Path(run_dir)) / "record.json"
-        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**load_file(path)))
+        record = load_file(path)
+        if record.get("arguments", {}).get("smoke"):
+            fail(f"{run_dir} is a --smoke run, which proves no number")
+        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**record))
         write_text(ROOT / experiment / "results" / name, path.read_text())
     readme = ROOT / experiment / "README.md"
     parts = re.split("(<!-- /?results -->\n)", readme.read_text())

@@ -11,6 +11,7 @@ A run that was trained with only some of the losses does what it can.
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ class Faq:
 def find_neighbours(run_dir, pictures):
     """[(label, its votes, [(place in the gallery, label, distance), ...]), ...] and the gallery.
 
-    The label is that of most neighbours: it can be a 7, 8 or 9, which the network never saw.
+    The label is that of most neighbours, among equals that of the nearest: it can be a 7, 8 or 9,
+    which the network never saw.
     """
     model, gallery = load_file(run_dir / "digits.keras"), load_file(run_dir / "gallery.npz")
     known, _ = apply(model, gallery["pictures"])
@@ -55,9 +57,9 @@ def find_neighbours(run_dir, pictures):
     for feature in features:
         distances = np.sqrt(np.square(known - feature).sum(-1))
         nearest = np.argsort(distances, kind="stable")[:NEAREST].tolist()
-        votes = np.bincount(gallery["labels"][nearest])
         rows = [(i, int(gallery["labels"][i]), float(distances[i])) for i in nearest]
-        found.append((int(votes.argmax()), int(votes.max()), rows))
+        [(label, votes)] = Counter(label for _, label, _ in rows).most_common(1)
+        found.append((label, votes, rows))
     return found, gallery["pictures"][..., 0]
 
 
@@ -127,8 +129,8 @@ def as_text(line):
             mark = "  <- the right one" if answer == line["right"] else ""
             rows.append(f"    {cosine:6.3f}  {answer}{mark}")
         return "\n".join(rows)
-    near = ", ".join(f"{row['label']} ({row['distance']:.2f})" for row in line["neighbours"])
-    return f"{line['path']}: {line['label']} by {line['votes']} of {NEAREST}, nearest {near}"
+    near = ", ".join(f"{row['label']} at {row['distance']:.2f}" for row in line["neighbours"])
+    return f"{line['path']}: {line['label']}, as {line['votes']} of {NEAREST} neighbours: {near}"
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def load_texts(path, num_train, num_asked, batch_size=1):
 def check_batches(loaded, batch_size):
     """The loaded texts; ends in one line where no batch could be filled."""
     if (few := len(np.unique(loaded["train"][1]))) < batch_size:
-        fail(f"--batch-size {batch_size}: a batch has no answer twice, there are only {few}")
+        fail(f"--batch-size {batch_size}: a batch has no answer twice, take {few} at most")
     return loaded
 
 

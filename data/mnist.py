@@ -23,6 +23,8 @@ def read(path):
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in NAMES if name not in file.files]
             arrays = [] if missing else [file[name] for name in NAMES]
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}") from None
     except Exception as error:  # A damaged archive raises a dozen kinds.
         reason = first_line(error)
         raise ValueError(f"{path} is no intact .npz file: {reason}") from None

@@ -1,6 +1,7 @@
 """What is not the post's: the backbone of drawn dogs, the optimizer of ours, the probe."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,8 @@ def build_small(include_top, weights, input_tensor):
 def backbone_of(args, build):
     """build() with the settings of a run; what cannot be built or loaded is one line."""
     weights = None if args.weights in ("none", "drawn") else args.weights
+    if weights not in (None, "imagenet") and not Path(weights).exists():
+        fail(f"--weights {weights}: there is no such file")
     name = build_small if args.backbone == "small" else args.backbone
     try:
         with warnings.catch_warnings():

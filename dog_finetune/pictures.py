@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def scan(paths):
     skipped = [text for _, _, text in seen if text]
     # One bad file among thousands is skipped and named; more means a mistake.
     if len(skipped) > max(0.01 * len(paths), 0.5):
-        fail(f"{len(skipped)} of {len(paths)} pictures are unreadable; the first is {skipped[0]}")
+        few = "more than one of a hundred: repair or remove them"
+        fail(f"{len(skipped)} of {len(paths)} pictures are unreadable, {few}; first {skipped[0]}")
     return {p: look[:2] for p, look in zip(paths, seen, strict=True) if not look[2]}, skipped
 
 
@@ -141,7 +143,9 @@ def split_rows(labels, groups, names, test_share, valid_share, draw=0):
             if into != "train":
                 wanted[into] -= rows.sum()
         if left < 1 or not (side[labels == label] == "train").any():
-            fail(f"class {names[label]} has {num} pictures, too few that differ for a split")
+            apart = len(np.unique(group_of[labels == label]))
+            text = f"class {names[label]} has {num} pictures, {apart} that differ"
+            fail(f"{text}: too few for each part of the split to have one")
     return side
 
 
@@ -298,10 +302,20 @@ def hide_labels(splits, share):
 
 
 # --- Drawings ---
+# Matplotlib's own font has no Chinese, in which classes may be named: the first that is here.
+CHINESE_FONTS = (
+    "Noto Sans CJK SC, Noto Sans CJK JP, Source Han Sans SC, WenQuanYi Micro Hei, SimHei,"
+    " WenQuanYi Zen Hei, Microsoft YaHei, PingFang SC, Hiragino Sans GB, Arial Unicode MS"
+)
+
+
 def picture_grid(path, pictures, texts, columns=6):
     """A PNG of the pictures, each under its text."""
     from matplotlib.figure import Figure  # Here, because --help need not wait for it.
+    from matplotlib.font_manager import fontManager
 
+    installed = {font.name for font in fontManager.ttflist}
+    family = [name for name in ("DejaVu Sans", *CHINESE_FONTS.split(", ")) if name in installed]
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.9 * columns, 2.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -309,8 +323,10 @@ def picture_grid(path, pictures, texts, columns=6):
         axis.axis("off")
     for axis, picture, text in zip(axes, pictures, texts, strict=False):
         axis.imshow(picture)
-        axis.set_title(text, fontsize=8)
-    figure.savefig(path, dpi=100)
+        axis.set_title(text, fontsize=8, family=family)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # Of each character without a font.
+        figure.savefig(path, dpi=100)
 
 
 def heat(picture, weights):

@@ -89,7 +89,8 @@ def export(model, notes, run_dir, kind):
         single.export(run_dir / name, format=format, verbose=False)
     except Exception as error:  # Of many kinds, from whichever converter is missing.
         reason = first_line(error)
-        fail(f"--export {kind} is not possible with {keras.backend.backend()} here: {reason}")
+        hint = '; pip install -e ".[onnx]" may help' if kind == "onnx" else ""
+        fail(f"--export {kind} is not possible with {keras.backend.backend()} here: {reason}{hint}")
     return run_dir / name
 
 
@@ -99,7 +100,7 @@ def read_all(paths, size):
     for path in paths:
         found = picture_paths(path) if path.is_dir() else [path]
         if not found:
-            fail(f"no pictures in {path}")
+            fail(f"no pictures in {path} itself")
         for file in found:
             try:
                 pictures.append(read_picture(file, size))

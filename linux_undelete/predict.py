@@ -32,6 +32,9 @@ def make_finder(args):
     """(terms, finder) of the phrases or regular expressions."""
     make = scan.compile_expressions if args.regex else scan.encode_phrases
     terms = make(args.phrase, args.encodings)
+    for phrase in () if args.regex else args.phrase:
+        if len(phrase.encode(errors="replace")) < scan.SHORTEST:
+            note(f"{phrase!r} is too short: looked for in UTF-16 at most, so take a longer phrase")
     finder = (scan.Expressions if args.regex else scan.Literals)([term.pattern for term in terms])
     return terms, finder
 
@@ -196,6 +199,8 @@ def main(argv=None):
     if bool(args.phrase) == args.browse:
         fail("give either a --phrase that the lost text contained, or --browse")
     plain = args.lines_before is not None or args.lines_after is not None
+    if plain and args.out:
+        fail("--lines-before and --lines-after only print: leave out either them or --out")
     if plain and args.browse:
         fail("--lines-before and --lines-after print the lines around a --phrase")
     if not (plain or args.out):

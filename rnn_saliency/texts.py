@@ -97,7 +97,8 @@ def read_table(path, columns=COLUMNS):
                 if len(places) == 2:
                     continue
                 if tuple(columns) != COLUMNS or len(row) != 2:
-                    fail(f"{where}: no columns {' and '.join(columns)} in {', '.join(row)[:80]!r}")
+                    names = " and ".join(columns)
+                    fail(f"{where}: no columns {names} in {', '.join(row)[:80]!r}; see --columns")
                 places = [0, 1]  # Two columns without a header: text and label.
             if not any(row):
                 continue

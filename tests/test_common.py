@@ -190,6 +190,16 @@ def test_resume_without_a_folder_takes_the_stopped_run_and_not_the_finished_one(
     assert Run(parse("--resume"), "toy").dir == stopped.dir
 
 
+def test_resume_without_a_folder_passes_over_runs_with_other_arguments(error_of):
+    stopped, other = Run(parse(), "toy"), Run(parse("--data", "nowhere"), "toy")
+    os.utime(stopped.dir / "arguments.json", (1, 1))
+    for run in (stopped, other):
+        run._lock.close()
+    assert Run(parse("--resume"), "toy").dir == stopped.dir
+    message = error_of(Run, parse("--resume", "--epochs", "9"), "toy")
+    assert str(stopped.dir) in message and "epochs was 4, now 9" in message
+
+
 def test_resume_with_nothing_to_resume_is_refused(tmp_path, error_of):
     assert "no stopped run" in error_of(Run, parse("--resume"), "toy")
     missing = tmp_path / "missing"
@@ -201,7 +211,8 @@ def test_resume_with_nothing_to_resume_is_refused(tmp_path, error_of):
 def test_a_finished_run_is_not_resumed(tmp_path, error_of):
     finish(Run(parse("--run-dir", tmp_path), "toy"))
     message = error_of(Run, parse("--resume", "--run-dir", tmp_path), "toy")
-    assert "no stopped run" in message
+    assert "no stopped run" in message and "that run has ended" in message
+    assert "--resume" not in error_of(Run, parse("--run-dir", tmp_path), "toy")
 
 
 def test_find_run_takes_the_newest_finished_run(runs, error_of):
@@ -215,7 +226,10 @@ def test_find_run_takes_the_newest_finished_run(runs, error_of):
     stopped = Run(parse(), "toy")
     assert find_run("toy") == folders[1]
     assert find_run("toy", folders[0]) == folders[0]
-    assert str(stopped.dir) in error_of(find_run, "toy", stopped.dir)
+    message = error_of(find_run, "toy", stopped.dir)
+    assert str(stopped.dir) in message and "--resume" in message
+    finish(Run(parse("--smoke"), "toy"))
+    assert find_run("toy") == folders[1]  # A smoke run is newer, but proves nothing.
 
 
 def test_the_record_holds_what_a_reader_needs_to_repeat_the_run(tmp_path):
@@ -239,6 +253,16 @@ def test_a_script_that_cannot_write_ends_with_one_line(error_of, code):
         raise OSError(code, os.strerror(code), "runs/toy")
 
     assert "runs/toy" in error_of(run_script, main)
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("theano", "expected tensorflow, jax or torch"), ("jax", "pip install")],
+)
+def test_a_backend_that_is_not_there_is_one_line(backend, expected, error_of, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(common.run, "find_spec", lambda name: None)
+    assert expected in error_of(run_script, lambda: None)
 
 
 def test_a_script_hides_no_other_error():
@@ -475,7 +499,7 @@ def test_read_results_reads_the_records_and_the_claims(tmp_path, monkeypatch):
     assert read_results("toy") == (records, CLAIMS)
 
 
-def test_python_m_common_table_writes_the_table_into_the_readme(tmp_path, monkeypatch):
+def test_python_m_common_table_writes_the_table_into_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common.run, "ROOT", tmp_path)
     (tmp_path / "toy" / "results").mkdir(parents=True)
     (tmp_path / "toy" / "results" / "claims.json").write_text(json.dumps(CLAIMS))
@@ -490,3 +514,8 @@ def test_python_m_common_table_writes_the_table_into_the_readme(tmp_path, monkey
     marked = f"before\n<!-- results -->\n{table}\n<!-- /results -->\nafter\n"
     assert readme.read_text() == marked
     assert (tmp_path / "toy" / "results" / "ours-seed0.json").exists()
+    smoke = made_up_record(1, 0.9) | {"arguments": {"smoke": True}}
+    (run_dir / "record.json").write_text(json.dumps(smoke))
+    with pytest.raises(SystemExit):
+        runpy.run_path(common.table.__file__, run_name="__main__")
+    assert "proves no number" in capsys.readouterr().err and readme.read_text() == marked

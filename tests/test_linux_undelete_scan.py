@@ -503,6 +503,10 @@ UTF_16 = "--encodings", "utf-16-le"
             "utf-16-le cannot",
         ),
         (["--image", "{image}", "--browse", "--lines-before", "5"], "around a --phrase"),
+        (
+            ["--image", "{image}", "--phrase", "abcd", "--out", "x", "--lines-after", "1"],
+            "only print",
+        ),
         (["--image", "{image}", "--browse", "--phrase", "words", "--out", "{out}"], "either"),
         (["--image", "{image}", "--phrase", "words"], "--out"),
         (["--image", "{image}", "--out", "{out}"], "--phrase"),

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import report
@@ -150,19 +151,33 @@ def test_recorded_runs_are_skipped(tree, capsys):
     assert records(tree) == [f"good_demo/{name}" for name in names]
 
 
-@pytest.mark.parametrize(("low", "high", "word"), [(0.85, 0.92, "inside"), (0.5, 0.7, "OUTSIDE")])
-def test_numbers_are_compared_with_the_recorded_ones(low, high, word, tree, capsys):
-    """Two new seeds, mean .905, against the mean and the interval of one committed record."""
-    metrics = {"accuracy": {"value": 0.6, "n": 50, "low": low, "high": high}}
+@pytest.mark.parametrize(
+    ("value", "low", "high", "expected"),
+    [(0.88, 0.84, 0.903, "inside the expected 0.831 to 0.9082"), (0.6, 0.5, 0.7, "OUTSIDE the")],
+)
+def test_numbers_are_compared_with_the_recorded_ones(value, low, high, expected, tree, capsys):
+    """Two new seeds, mean .905, against one committed record: 1.22 times its interval."""
+    metrics = {"accuracy": {"value": value, "n": 50, "low": low, "high": high}}
     old = {"row": "ours, <quick>", "metrics": metrics, "command": "python good_demo/train.py --old"}
     more = {"commit": "0" * 12, "dirty": False, "backend": "numpy", "seconds": 90}
     path = tree / "good_demo" / "results" / "ours-seed0.json"
     path.write_text(json.dumps(old | more))
     assert reproduce.main(["--only", "good_demo", "slow_demo", "--seeds", "0", "1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert f"{word == 'inside':d} of 1 numbers are inside the intervals" in out
+    assert f"{expected[0] == 'i':d} of 1 numbers are where the recorded ones let expect" in out
     page = (tree / "runs" / "report.html").read_text()
-    assert f"{word} the recorded {low} to {high}" in page and page.count("the recorded") == 1
+    assert expected in page and page.count("the expected") == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_new_seeds_are_expected_where_95_of_100_lie(count):
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(2000):
+        old, new = rng.normal(0, 1, 5), rng.normal(0, 1, count).mean()
+        numbers = [{"value": x, "low": x, "high": x} for x in old]
+        low, high = reproduce.expected_interval(numbers, count)
+        hits += low <= new <= high
+    assert 0.935 < hits / 2000 < 0.965
 
 
 def test_a_metric_that_only_one_side_has_is_not_compared():

@@ -14,8 +14,8 @@ import pytest
 from conftest import EXPERIMENTS
 
 from common.run import ROOT, keras
-from common.table import read_results, row_interval
-from reproduce import recorded_arguments
+from common.table import read_results
+from reproduce import expected_interval, recorded_arguments
 
 OF_THE_MACHINE = "a second", "of this machine"  # A speed; files that another machine has not.
 SHORT = 60  # Seconds that a row's records took, up to which `make test` makes it again.
@@ -52,8 +52,7 @@ def test_the_fastest_row_has_its_numbers_again(experiment, tmp_path):
         if claim["row"] != again["row"] or any(part in metric for part in OF_THE_MACHINE):
             continue
         compared += 1
-        _, low, high = row_interval([record["metrics"][metric] for record in records])
-        own, value = first["metrics"][metric], again["metrics"][metric]["value"]
-        if not min(low, own["low"]) <= value <= max(high, own["high"]):
-            outside[metric] = value, low, high
+        low, high = expected_interval([record["metrics"][metric] for record in records], 1)
+        if not low <= (found := again["metrics"][metric]["value"]) <= high:
+            outside[metric] = found, low, high
     assert compared and not outside

@@ -207,7 +207,7 @@ MISTAKES = {
     "blank": (lambda folder: write(folder / "a", b" \n\n\xe3\x80\x80\n"), "a: no words in it"),
     "rare words": (
         lambda folder: write(folder / "a", b"x x x y"),
-        "a: no word occurs 10 times, the most frequent one 3 times",
+        "a: the most frequent word occurs 3 times, --min-count is 10",
     ),
     "Latin-1": (
         lambda folder: write(folder / "a", TEXT + "caf\xe9 au lait".encode("latin-1")),

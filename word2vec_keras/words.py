@@ -204,7 +204,8 @@ def build_vocabulary(source, min_count=10, max_words=20_000_000, workers=None):
         print(f"note: more than {max_words} different words: rare ones were dropped on the way")
     most = max(counts.values(), default=0)
     if most < min_count:
-        fail(f"{source}: no word occurs {min_count} times, the most frequent one {most} times")
+        seen = f"the most frequent word occurs {most} times"
+        fail(f"{source}: {seen}, --min-count is {min_count}; Chinese in one piece needs --segment")
     kept = sorted((-count, word) for word, count in counts.items() if count >= min_count)
     words = ["", *(word.decode() for _, word in kept)]
     return words, np.array([0, *(-count for count, _ in kept)], dtype="int64"), total
