@@ -119,6 +119,9 @@ def main(argv=None):
         fail("give a file of questions or --text, not both")
     if args.options and args.text is None:
         fail("--options are of --text")
+    for path in (args.output, args.html):
+        if path and not path.parent.is_dir():
+            fail(f"{path}: there is no folder {path.parent}")
     run_dirs = [find_run("cloze_ccl", run_dir) for run_dir in args.run_dir or [None]]
     if args.text is not None:
         questions = [question_of(args.text, args.options)]

@@ -176,7 +176,10 @@ class Run:
         write_text(self.dir / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
         for name, m in metrics.items():
             print(f"{name}: {m['value']:.4g} ({m['low']:.4g} to {m['high']:.4g})")
-        print(*(f"{name}: {detail}" for name, detail in (details or {}).items()), sep="\n")
+        for name, detail in (details or {}).items():
+            if not isinstance(detail, list | dict):  # These are for the record.
+                print(f"{name}: {detail:.4g}" if isinstance(detail, float) else f"{name}: {detail}")
+        print(f"record: {self.dir / 'record.json'}")
         return record
 
 
