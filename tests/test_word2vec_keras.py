@@ -427,7 +427,7 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     text.write_text("a b c\n" * 20)
     start = ["--smoke", "--data", str(text), "--run-dir", str(tmp_path / "run")]
     assert "longest sentence has only 3" in error_of(train.main, [*start, "--window", "3"])
-    assert "occurs 50 times" in error_of(train.main, [*start, "--min-count", "50"])
+    assert "--min-count is 50" in error_of(train.main, [*start, "--min-count", "50"])
     assert "start at 1" in error_of(train.main, [*start, "--epochs", "0"])
     for flag in ("--num-negatives", "--learning-rate"):
         for value in ("0", "-1"):
