@@ -8,7 +8,7 @@ An experiment is a folder with a train.py. Its train.py and predict.py run in pr
 their own; their output goes to runs/EXPERIMENT/NAME.log. At the end: one table here and
 runs/report.html. What the same commit has already recorded is not run again, and what was
 stopped goes on where it stopped. A number of a row that the repository has records of is told to
-lie inside or outside the interval that the mean of as many new seeds hits 95 of 100 times.
+lie inside or outside the interval that the mean of so many new seeds should hit.
 """
 
 import argparse
@@ -299,12 +299,13 @@ def claim_rows(experiment, row, jobs, claims):
         if before:
             status += f"; recorded before ({before} of {len(jobs)})"
         metric = line["what"].removeprefix(f"{row}: ")
-        status += against_recorded(committed, records, metric)
+        [style] = {claim["format"] for claim in exact if claim["metric"] == metric}
+        status += against_recorded(committed, records, metric, style.endswith("%"))
         ours = line.get("ours (95%)", "").replace("*", "")
         yield line | {"experiment": experiment, "ours (95%)": ours, "status": status}
 
 
-def against_recorded(committed, records, metric):
+def against_recorded(committed, records, metric, share=False):
     """Whether the mean of the records is where the committed ones let expect it."""
     old, new = (
         [record["metrics"][metric] for record in group if metric in record["metrics"]]
@@ -314,14 +315,18 @@ def against_recorded(committed, records, metric):
         return ""
     value, *_ = row_interval(new)
     low, high = expected_interval(old, len(new))
+    low, high = (max(low, 0), min(high, 1)) if share else (low, high)
     inside = low <= value <= high
     return f"; {'inside' if inside else 'OUTSIDE'} the expected {low:.4g} to {high:.4g}"
 
 
-def expected_interval(numbers, count):
-    """Where the mean of `count` more seeds lies 95 of 100 times: they vary, too, not only these."""
+def expected_interval(numbers, num_seeds):
+    """Where the mean of so many more seeds lies 95 of 100 times or more: they vary, too.
+
+    Of one record only the test set's share of that is known.
+    """
     value, low, high = row_interval(numbers)
-    spread = math.sqrt(1 + len(numbers) / count)
+    spread = math.sqrt(1 + len(numbers) / num_seeds)
     return value - spread * (value - low), value + spread * (high - value)
 
 

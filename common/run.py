@@ -30,8 +30,19 @@ def fail(message):
     raise SystemExit(2)
 
 
+def check_backend():
+    """A backend that is asked for and not there is one line."""
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in ("tensorflow", "jax", "torch"):
+        fail(f"KERAS_BACKEND is {name}: expected tensorflow, jax or torch")
+    if name != "tensorflow" and not find_spec(name):
+        fail(f'KERAS_BACKEND is {name}, which is not installed: pip install -e ".[{name}]"')
+
+
 def load_file(path):
     """What a .keras, .npz or .json file holds; a missing or damaged one is one clear line."""
+    if path.suffix == ".keras":
+        check_backend()
     try:
         if path.suffix in (".keras", ".npz"):
             refuse_bomb(path)
@@ -58,12 +69,7 @@ def keep_memory():
 
 def run_script(main):
     """Calls main() and turns Ctrl-C and a disk that is full or read-only into one line."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in ("tensorflow", "jax", "torch"):
-        fail(f"KERAS_BACKEND is {backend}: expected tensorflow, jax or torch")
-    if backend != "tensorflow" and not find_spec(backend):
-        fail(f"KERAS_BACKEND is {backend}, which is not installed: pip install {backend}")
-    if backend != "jax":  # It would keep a heap for each shape.
+    if os.environ.get("KERAS_BACKEND") != "jax":  # It would keep a heap for each shape.
         keep_memory()
     try:
         main()
@@ -91,7 +97,9 @@ def parse_run_args(parser, presets, argv):
     if first.seed < 0:
         parser.error("--seed: expected 0 or more")
     preset = presets["smoke" if first.smoke else first.preset]
-    return parser.parse_args(argv, argparse.Namespace(**preset, command=shlex.join(argv)))
+    args = parser.parse_args(argv, argparse.Namespace(**preset, command=shlex.join(argv)))
+    check_backend()
+    return args
 
 
 class Run:
@@ -190,19 +198,22 @@ def find_run(experiment, run_dir=None, stopped=None):
     """
     where, name = run_dir or RUNS / experiment, "arguments.json" if stopped else "record.json"
     paths = where.glob(name if run_dir else f"*/{name}")
-    found = {p: load_file(p) for p in paths if bool(stopped) != (p.parent / "record.json").exists()}
+    paths = [p for p in paths if bool(stopped) != p.with_name("record.json").exists()]
+    found = {p: load_file(p) for p in paths}
     if not stopped:
         found = {p: x for p, x in found.items() if x.get("experiment") == experiment}
     if not found:
         hint = f"first python {experiment}/train.py"
-        if run_dir and (run_dir / "arguments.json").exists():
-            hint = "that run has ended" if stopped else "a stopped run is ended with --resume"
+        if run_dir and (run_dir / "record.json").exists():
+            hint = "that run has ended" if stopped else "it is another experiment's"
+        elif run_dir and (run_dir / "arguments.json").exists():
+            hint = "that run was stopped: end it with --resume"
         fail(f"no {'stopped' if stopped else 'finished'} run of {experiment} in {where}: {hint}")
 
     def preference(path):
         x = found[path]
-        first = x | stopped == x if stopped else not x.get("arguments", {}).get("smoke")
-        return first, os.path.getmtime(path)
+        same = stopped and dict.fromkeys(stopped) | x == dict.fromkeys(x) | stopped
+        return same or not (stopped or x.get("arguments", {}).get("smoke")), os.path.getmtime(path)
 
     return max(found, key=preference).parent
 

@@ -64,12 +64,12 @@ def read_results(experiment):
 
 if __name__ == "__main__":
     experiment, *run_dirs = sys.argv[1:]
-    for run_dir in run_dirs:
-        path = find_run(experiment, Path(run_dir)) / "record.json"
-        record = load_file(path)
-        if record.get("arguments", {}).get("smoke"):
+    records = {d: find_run(experiment, Path(d)) / "record.json" for d in run_dirs}
+    for run_dir, path in records.items():
+        if load_file(path).get("arguments", {}).get("smoke"):
             fail(f"{run_dir} is a --smoke run, which proves no number")
-        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**record))
+    for path in records.values():
+        name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**load_file(path)))
         write_text(ROOT / experiment / "results" / name, path.read_text())
     readme = ROOT / experiment / "README.md"
     parts = re.split("(<!-- /?results -->\n)", readme.read_text())

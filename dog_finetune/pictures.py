@@ -145,7 +145,7 @@ def split_rows(labels, groups, names, test_share, valid_share, draw=0):
         if left < 1 or not (side[labels == label] == "train").any():
             apart = len(np.unique(group_of[labels == label]))
             text = f"class {names[label]} has {num} pictures, {apart} that differ"
-            fail(f"{text}: too few for each part of the split to have one")
+            fail(f"{text}: too few to train on and to split off")
     return side
 
 
@@ -302,7 +302,7 @@ def hide_labels(splits, share):
 
 
 # --- Drawings ---
-# Matplotlib's own font has no Chinese, in which classes may be named: the first that is here.
+# Matplotlib's own font has no Chinese, in which classes may be named: the first of these that has.
 CHINESE_FONTS = (
     "Noto Sans CJK SC, Noto Sans CJK JP, Source Han Sans SC, WenQuanYi Micro Hei, SimHei,"
     " WenQuanYi Zen Hei, Microsoft YaHei, PingFang SC, Hiragino Sans GB, Arial Unicode MS"

@@ -33,8 +33,9 @@ def make_finder(args):
     make = scan.compile_expressions if args.regex else scan.encode_phrases
     terms = make(args.phrase, args.encodings)
     for phrase in () if args.regex else args.phrase:
-        if len(phrase.encode(errors="replace")) < scan.SHORTEST:
-            note(f"{phrase!r} is too short: looked for in UTF-16 at most, so take a longer phrase")
+        found = {encoding for term in terms if term.phrase == phrase for encoding in term.encodings}
+        if missing := [encoding for encoding in args.encodings if encoding not in found]:
+            note(f"{phrase!r} is not looked for in {', '.join(missing)}: too short there, or none")
     finder = (scan.Expressions if args.regex else scan.Literals)([term.pattern for term in terms])
     return terms, finder
 

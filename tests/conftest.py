@@ -66,8 +66,7 @@ def kill_in_second_epoch():
 
     def run(experiment, flags, prefix=""):
         command = [sys.executable, "-c", DEADLY, experiment, prefix, *flags]
-        root = Path(__file__).parent.parent
-        killed = subprocess.run(command, cwd=root, capture_output=True)
+        killed = subprocess.run(command, cwd=ROOT, capture_output=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
 
     return run

@@ -192,8 +192,11 @@ def test_resume_without_a_folder_takes_the_stopped_run_and_not_the_finished_one(
 
 def test_resume_without_a_folder_passes_over_runs_with_other_arguments(error_of):
     stopped, other = Run(parse(), "toy"), Run(parse("--data", "nowhere"), "toy")
+    more = Run(parse(), "toy")  # As with a flag that is kept only where it is given.
+    path = more.dir / "arguments.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_parallel": "2 devices"}))
     os.utime(stopped.dir / "arguments.json", (1, 1))
-    for run in (stopped, other):
+    for run in (stopped, other, more):
         run._lock.close()
     assert Run(parse("--resume"), "toy").dir == stopped.dir
     message = error_of(Run, parse("--resume", "--epochs", "9"), "toy")
@@ -229,6 +232,7 @@ def test_find_run_takes_the_newest_finished_run(runs, error_of):
     message = error_of(find_run, "toy", stopped.dir)
     assert str(stopped.dir) in message and "--resume" in message
     finish(Run(parse("--smoke"), "toy"))
+    assert "another experiment's" in error_of(find_run, "other", folders[0])
     assert find_run("toy") == folders[1]  # A smoke run is newer, but proves nothing.
 
 
@@ -259,10 +263,13 @@ def test_a_script_that_cannot_write_ends_with_one_line(error_of, code):
     ("backend", "expected"),
     [("theano", "expected tensorflow, jax or torch"), ("jax", "pip install")],
 )
-def test_a_backend_that_is_not_there_is_one_line(backend, expected, error_of, monkeypatch):
+def test_a_backend_that_is_not_there_is_one_line(
+    backend, expected, tmp_path, error_of, monkeypatch
+):
     monkeypatch.setenv("KERAS_BACKEND", backend)
     monkeypatch.setattr(common.run, "find_spec", lambda name: None)
-    assert expected in error_of(run_script, lambda: None)
+    assert expected in error_of(parse)
+    assert expected in error_of(load_file, tmp_path / "model.keras")
 
 
 def test_a_script_hides_no_other_error():

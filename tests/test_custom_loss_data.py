@@ -130,6 +130,7 @@ def test_bad_files_of_digits_are_one_line(tmp_path, error_of):
     text.write_text("no digits here")
     for path in (truncated, text, tmp_path / "none.npz"):
         assert str(path) in error_of(digits.load_digits, str(path), *sizes)
+    assert "there is no" in error_of(digits.load_digits, str(tmp_path / "none.npz"), *sizes)
 
     def error_with(num_test=110, **changes):
         path, _ = write_npz(tmp_path / "bad.npz", **changes)

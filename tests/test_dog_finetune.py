@@ -209,7 +209,7 @@ def test_layers_learn_at_their_own_rates():
     [
         (["--backbone", "xception"], "--weights none"),  # A file of another network.
         (["--backbone", "dogception"], "no network dogception"),
-        (["--weights", "nowhere.h5"], "nowhere.h5"),
+        (["--weights", "nowhere.h5"], "nowhere.h5: there is no such file"),
         (["--blocks", "40"], "blocks to train"),
     ],
 )

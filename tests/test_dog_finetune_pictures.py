@@ -211,7 +211,7 @@ def test_folders_that_make_no_sense_are_one_line(folder, tmp_path, error_of):
     (folder / "nothing").mkdir()
     assert "class nothing is empty" in error_of(load, folder)
     save_dogs(folder / "nothing", 5, 1)
-    assert "class nothing has 1 pictures" in error_of(load, folder)
+    assert "class nothing has 1 pictures, 1 that differ" in error_of(load, folder)
     save_dogs(tmp_path / "test" / "wolf", 5, 1)
     assert "class wolf" in error_of(load, folder, "--test", str(tmp_path / "test"))
     assert "--unlabelled" in error_of(load, folder, "--unlabelled", "1.5")

@@ -317,7 +317,10 @@ def test_a_long_text_is_recovered_in_parts_that_join(tmp_path, monkeypatch):
 def test_no_hit(tmp_path, capsys):
     index = find(image_of(tmp_path / "image", {}), tmp_path / "out", phrases=["not there"])
     assert index["hits"] == 0 and index["groups"] == [] and index["complete"]
-    assert "0 hits" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "0 hits" in shown.out and "not looked for" not in shown.err
+    find(tmp_path / "image", tmp_path / "short", phrases=["def"])
+    assert "'def' is not looked for in utf-8, gbk" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("short_reads", [False, True])

@@ -180,6 +180,12 @@ def test_new_seeds_are_expected_where_95_of_100_lie(count):
     assert 0.935 < hits / 2000 < 0.965
 
 
+def test_an_expected_share_ends_at_1():
+    [record] = [{"metrics": {"accuracy": {"value": 0.98, "low": 0.9, "high": 1.0}}}]
+    shown = reproduce.against_recorded([record], [record], "accuracy", share=True)
+    assert shown == "; inside the expected 0.8669 to 1"
+
+
 def test_a_metric_that_only_one_side_has_is_not_compared():
     record = {"metrics": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
     assert "inside" in reproduce.against_recorded([record], [record], "accuracy")

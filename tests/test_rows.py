@@ -1,6 +1,6 @@
 """One row of each README's table is made again: the fastest that needs no data but its own.
 
-`make test` does so for the fastest of all, `ROWS=1 python -m pytest tests/test_rows.py` for every
+`make test` does so where it takes seconds, `ROWS=1 python -m pytest tests/test_rows.py` for every
 folder, a quarter of an hour on two cores.
 """
 
@@ -18,7 +18,7 @@ from common.table import read_results
 from reproduce import expected_interval, recorded_arguments
 
 OF_THE_MACHINE = "a second", "of this machine"  # A speed; files that another machine has not.
-SHORT = 60  # Seconds that a row's records took, up to which `make test` makes it again.
+SHORT = 30  # Seconds that a row's records took, up to which `make test` makes it again.
 
 
 def fastest_row(experiment):
