@@ -1,10 +1,12 @@
 """custom_loss: batches, measures, and files of users."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import calibration_error_by_a_loop, write_mnist
 
 from custom_loss import digits, texts
 from data import glyphs
@@ -42,14 +44,8 @@ def test_triplet_batches_hold_no_answer_twice():
 def test_calibration_error_by_a_loop():
     rng = np.random.default_rng(0)
     probabilities, labels = rng.dirichlet(np.ones(4), 500), rng.integers(4, size=500)
-    probabilities[0], total = (1, 0, 0, 0), 0
-    for i in range(15):
-        inside = [p for p in range(500) if i <= probabilities[p].max() * 15 < i + 1]
-        inside += [p for p in range(500) if i == 14 and probabilities[p].max() == 1]
-        if inside:
-            confidence = np.mean([probabilities[p].max() for p in inside])
-            accuracy = np.mean([probabilities[p].argmax() == labels[p] for p in inside])
-            total += len(inside) / 500 * abs(confidence - accuracy)
+    probabilities[0] = 1, 0, 0, 0
+    total = calibration_error_by_a_loop(probabilities, labels)
     assert digits.calibration_error(probabilities, labels) == pytest.approx(total)
     metric = digits.resampled(digits.calibration_error, probabilities, labels)
     assert metric["low"] < metric["value"] < metric["high"] and metric["n"] == 500
@@ -100,14 +96,7 @@ def test_noise_has_no_digit_but_its_pixels():
 
 
 # --- Files of users ---
-def write_npz(path, without=(), **changes):
-    rng = np.random.default_rng(0)
-    arrays = {"x_train": rng.integers(0, 256, (400, 28, 28), "uint8")}
-    arrays |= {"x_test": rng.integers(0, 256, (120, 28, 28), "uint8")}
-    arrays |= {"y_train": np.arange(400, dtype="uint8") % 10}
-    arrays |= {"y_test": np.arange(120, dtype="uint8") % 10}
-    np.savez(path, **{k: v for k, v in (arrays | changes).items() if k not in without})
-    return path, arrays
+write_npz = partial(write_mnist, num_train=400, num_test=120)
 
 
 def test_mnist_is_split_three_ways_whatever_the_run_seed(tmp_path):

@@ -7,11 +7,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import calibration_error_by_a_loop, write_mnist
 from keras import layers, ops
 from PIL import Image
 
@@ -226,14 +228,8 @@ def test_calibration_error_by_hand_and_by_a_loop():
     assert train.calibration_error(sure, np.array([0, 1, 0, 1]), bins=10) == pytest.approx(expected)
     rng = np.random.default_rng(0)
     probabilities, labels = rng.dirichlet(np.ones(4), 500), rng.integers(4, size=500)
-    probabilities[0], total = (1, 0, 0, 0), 0
-    for i in range(15):
-        inside = [p for p in range(500) if i <= probabilities[p].max() * 15 < i + 1]
-        inside += [p for p in range(500) if i == 14 and probabilities[p].max() == 1]
-        if inside:
-            confidence = np.mean([probabilities[p].max() for p in inside])
-            accuracy = np.mean([probabilities[p].argmax() == labels[p] for p in inside])
-            total += len(inside) / 500 * abs(confidence - accuracy)
+    probabilities[0] = 1, 0, 0, 0
+    total = calibration_error_by_a_loop(probabilities, labels)
     assert train.calibration_error(probabilities, labels) == pytest.approx(total)
 
 
@@ -292,14 +288,7 @@ DRAWN_MEAN = 40.7
 
 
 # --- MNIST's file ---
-def write_npz(path, without=(), **changes):
-    rng = np.random.default_rng(0)
-    arrays = {"x_train": rng.integers(0, 256, (60, 28, 28), "uint8")}
-    arrays |= {"x_test": rng.integers(0, 256, (20, 28, 28), "uint8")}
-    arrays |= {"y_train": np.arange(60, dtype="uint8") % 10}
-    arrays |= {"y_test": np.arange(20, dtype="uint8") % 10}
-    np.savez(path, **{k: v for k, v in (arrays | changes).items() if k not in without})
-    return path, arrays
+write_npz = partial(write_mnist, num_train=60, num_test=20)
 
 
 def test_mnist_is_split_three_ways_whatever_the_run_seed(tmp_path):
