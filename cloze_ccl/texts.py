@@ -37,9 +37,11 @@ def read_lines(path):
     """The lines of a file in UTF-8, packed (.gz, .xz, .bz2) or not."""
     path = Path(path)
     try:
-        most = most_unpacked(path)
+        most, data = most_unpacked(path), bytearray()
         with OPENERS.get(path.suffix, open)(path, "rb") as file:
-            data = file.read(most + 1)
+            # In pieces: read(most) sets that much memory aside at once.
+            while len(data) <= most and (piece := file.read(2**20)):
+                data += piece
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         fail(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
     if len(data) > most:

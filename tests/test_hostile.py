@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 import tempfile
+import tracemalloc
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -289,6 +290,19 @@ def test_a_bomb_of_text_is_refused(pack, tmp_path, error_of):
     path = tmp_path / ("a.txt.gz" if pack is gzip.compress else "a.txt.xz")
     path.write_bytes(pack(bytes(100_000_000)))
     assert "unpack" in error_of(cloze.read_stories, path)
+
+
+@pytest.mark.parametrize("pack", [open, gzip.open])
+def test_a_text_takes_no_more_memory_than_it_holds(pack, tmp_path):
+    path = tmp_path / ("text.txt.gz" if pack is gzip.open else "text.txt")
+    with pack(path, "wt") as file:
+        file.write("a line\n" * 1000)
+    tracemalloc.start()
+    try:
+        assert len(cloze.read_lines(path)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_bomb_of_arrays_is_refused(tmp_path, error_of):
