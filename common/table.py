@@ -46,9 +46,12 @@ def table_lines(records, claims):
             command = re.sub(r" --(seed|run-dir) \S+| --resume", "", first["command"])
             line |= {"ours (95%)": f"**{value:{style}}** ({low:{style}} to {high:{style}})"}
             line |= {"status": claim["status"], "data": first["data"]["name"], "seeds": len(group)}
-            line |= {"minutes": f"{np.mean([r['seconds'] for r in group]) / 60:.1f}"}
             line |= {"n": numbers[0].get("n", ""), "command": f"`{command}`"}
-            line |= {"device": f"{first['device']}, {first['backend']}"}
+            minutes = {}
+            for r in group:
+                minutes.setdefault(f"{r['device']}, {r['backend']}", []).append(r["seconds"] / 60)
+            means = " / ".join(f"{np.mean(some):.1f}" for some in minutes.values())
+            line |= {"minutes": means, "device": " / ".join(minutes)}
         yield line
 
 
@@ -64,11 +67,10 @@ def read_results(experiment):
 
 if __name__ == "__main__":
     experiment, *run_dirs = sys.argv[1:]
-    records = {d: find_run(experiment, Path(d)) / "record.json" for d in run_dirs}
-    for run_dir, path in records.items():
-        if load_file(path).get("arguments", {}).get("smoke"):
-            fail(f"{run_dir} is a --smoke run, which proves no number")
-    for path in records.values():
+    records = [find_run(experiment, Path(run_dir)) / "record.json" for run_dir in run_dirs]
+    if smoke := [path for path in records if load_file(path).get("arguments", {}).get("smoke")]:
+        fail(f"{smoke[0].parent} is a --smoke run, which proves no number")
+    for path in records:
         name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**load_file(path)))
         write_text(ROOT / experiment / "results" / name, path.read_text())
     readme = ROOT / experiment / "README.md"

@@ -479,6 +479,9 @@ def test_a_line_of_several_seeds_has_the_interval_of_their_mean():
     half = 4.302652729911275 * 0.02 / np.sqrt(3)  # Student's t with 2 degrees of freedom.
     assert ours["ours (95%)"] == f"**92.0%** ({0.92 - half:.1%} to {0.92 + half:.1%})"
     assert (ours["seeds"], ours["minutes"]) == (3, "2.0")
+    records[0] |= {"device": "rule", "backend": "jax"}
+    ours, _ = table_lines(records, CLAIMS)
+    assert (ours["device"], ours["minutes"]) == ("rule, jax / abacus, tensorflow", "1.0 / 2.5")
     # Seeds that agree have the interval of the test set, and no share is above 1.
     agreeing, _ = table_lines([made_up_record(seed, 0.995) for seed in (0, 1, 2)], CLAIMS)
     assert agreeing["ours (95%)"] == "**99.5%** (98.5% to 100.0%)"
