@@ -5,10 +5,12 @@ vocabulary or not. So two unknown words stay two words: an answer that no vocabu
 pointed to, and probabilities are summed over the places of one word, never over all unknown ones.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
+from common.run import fail
 from data.stories import BLANK
 
 MAX_WORDS = 1024  # Of a longer passage those around the blank are read.
@@ -22,23 +24,31 @@ class Item(NamedTuple):
     blank: int  # The place of the blank.
     start: int  # Of the sentence with the blank,
     end: int  # and where it ends.
-    answer: int  # The key of the answer, -1 if it is not in the passage.
+    answer: int  # The key of the answer, -1 if it is not among these words.
+    first: int = 0  # How many words of the passage come before them.
+
+
+def words_read(question):
+    """Those around the blank, at most MAX_WORDS, and how many of the passage come before them."""
+    words = [word for sentence in question.sentences for word in sentence]
+    blank = words.index(BLANK)
+    first = min(max(0, blank - MAX_WORDS // 2), max(0, len(words) - MAX_WORDS))
+    return words[first : first + MAX_WORDS], first
 
 
 def encode(question, index):
-    """The Item of a question with one blank. New words are added to `index`, {word: key}."""
+    """The Item of a question with one blank. New words are added to `index`, {word: key}.
+
+    Without a blank: ValueError.
+    """
+    words, first = words_read(question)
     lengths = [len(sentence) for sentence in question.sentences]
-    words = [word for sentence in question.sentences for word in sentence]
-    blank = words.index(BLANK)
-    ends = np.cumsum(lengths)
-    sentence = int(np.searchsorted(ends, blank, side="right"))
+    blank, ends = words.index(BLANK), np.cumsum(lengths)
+    sentence = int(np.searchsorted(ends, first + blank, side="right"))
     start, end = int(ends[sentence]) - lengths[sentence], int(ends[sentence])
-    first = min(max(0, blank - MAX_WORDS // 2), max(0, len(words) - MAX_WORDS))
-    words = words[first : first + MAX_WORDS]
     keys = np.array([index.setdefault(word, len(index)) for word in words], "int32")
     answer = index[question.answer] if question.answer in words else -1
-    blank, end = blank - first, min(end - first, len(words))
-    return Item(keys, blank, max(0, start - first), end, answer)
+    return Item(keys, blank, max(0, start - first), min(end - first, len(words)), answer, first)
 
 
 def encode_all(questions, index):
@@ -69,8 +79,11 @@ def choose_words(kind, items, index, min_count, embedding_dim, vector_words=(), 
     """The vocabulary for a kind of reader, its characters, and arguments of the reader's builder.
 
     With vectors the post knows the words that have one, and no others. Ours knows those of the
-    training questions too, and learns something about these only.
+    training questions too, and learns something about these only. vectors: (words, dimensions),
+    a row for each of vector_words; words without one have zeros.
     """
+    if len(vector_words) and not any(word in index for word in vector_words if word != BLANK):
+        fail("no word of the questions has a word vector: expected words cut as --vectors has them")
     if kind == "post" and len(vector_words):
         words, trained = [BLANK, *(word for word in vector_words if word != BLANK)], 0
     else:
@@ -85,6 +98,15 @@ def choose_words(kind, items, index, min_count, embedding_dim, vector_words=(), 
     if kind == "ours":
         sizes |= {"num_trained": trained, "num_characters": len(characters)}
     return words, characters, sizes
+
+
+def fingerprint(index, vector_words, vectors):
+    """SHA-256 of the vectors that are used: of the words in `index`, in the order of the words."""
+    rows = {word: row for word, row in zip(vector_words, vectors, strict=True) if word in index}
+    digest = hashlib.sha256()
+    for word in sorted(rows):
+        digest.update(word.encode() + np.asarray(rows[word], "<f4").tobytes())
+    return f"{len(rows):,} words, sha256 {digest.hexdigest()}"
 
 
 class Lookup:
@@ -118,9 +140,9 @@ def plan(all_sizes, batch_size, seed=None, pool=50):
     """[(numbers of the items of a batch, its shape)].
 
     With a seed the items are shuffled; within pools of `pool` batches those of like size come
-    together, and the batches are shuffled again. All shapes are multiples of STEPS, so that there
-    are 32 of them for passages, of which the official ones use 14, and a few dozens for two sides:
-    nothing is compiled after the first epoch.
+    together, and the batches are shuffled again. all_sizes: (items, 1 or 2). All shapes are
+    multiples of STEPS, so that there are 32 of them for passages, of which the official ones use
+    14, and a few dozens for two sides: nearly all are seen, and compiled, in the first epoch.
     """
     rng = np.random.default_rng(seed)
     order = np.arange(len(all_sizes)) if seed is None else rng.permutation(len(all_sizes))

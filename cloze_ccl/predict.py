@@ -22,6 +22,7 @@ from cloze_ccl.texts import (
     exact_match,
     into_sentences,
     read_questions,
+    usable_only,
     why_unusable,
     write_answers,
 )
@@ -41,10 +42,11 @@ def question_of(text, options=()):
 
 
 def read_passages(run_dirs, questions, options=()):
-    """A dict of id, answer, best words, and all words with their probabilities, for each question.
+    """A dict of id, answer, best words, and the words read with their probabilities, of each.
 
     Instead, why a question has no answer: no blank, two, or no word that a run knows. Probabilities
-    are the mean of the runs'. options: only these words may be answers.
+    are the mean of the runs'. options: only these words may be answers. The places of the best
+    words are those in the passage, of which no more than batches.MAX_WORDS words are read.
     """
     index, read, known = {}, [], False
     items = batches.encode_all(questions, index)
@@ -59,9 +61,9 @@ def read_passages(run_dirs, questions, options=()):
             yield why_unusable(question)
             continue
         row = np.mean(rows, axis=0)
-        length = sum(map(len, question.sentences))
-        if length > len(row):
-            note = f"of {length:,} words the {len(row):,} around the blank are read"
+        passage = [word for sentence in question.sentences for word in sentence]
+        if len(passage) > len(row):
+            note = f"of {len(passage):,} words the {len(row):,} around the blank are read"
             print(f"note: {question.id}: {note}", file=sys.stderr)
         words = [all_words[key] for key in item.keys]
         if not known[item.keys[item.keys != item.keys[item.blank]]].any():
@@ -72,16 +74,19 @@ def read_passages(run_dirs, questions, options=()):
             found = [entry for entry in found if entry[0] in options]
             total = sum(probability for _, probability, _ in found)
             if not found:
-                fail(f"none of the options {', '.join(options)} is a word of the passage")
+                fail(f"none of the options {', '.join(options)} is a word of the passage as read")
             found = [(word, p / max(total, 1e-30), at) for word, p, at in found]
-            found += [(word, 0.0, []) for word in options if word not in words]
+            found += [(word, 0.0, []) for word in dict.fromkeys(options) if word not in words]
         best = [
-            {"word": word, "probability": round(p, 4), "places": at} for word, p, at in found[:5]
+            {
+                "word": word,
+                "probability": round(p, 4),
+                "places": [place for place, other in enumerate(passage) if other == word],
+            }
+            for word, p, _ in found[: max(5, len(options))]
         ]
-        yield {"id": question.id, "answer": question.answer, "best": best} | {
-            "words": words,
-            "probabilities": row.tolist(),
-        }
+        result = {"id": question.id, "answer": question.answer, "best": best}
+        yield result | {"words": words, "probabilities": row}
 
 
 def in_terminal(result):
@@ -92,8 +97,10 @@ def in_terminal(result):
     known = f"   ({result['answer']})" if result["answer"] else ""
     lines = [f"{result['id']} {around}{known}"]
     for entry in result["best"]:
-        at = ", ".join(str(place + 1) for place in entry["places"]) or "not in the passage"
-        lines.append(f"  {entry['probability']:6.1%}  {entry['word']}   word {at}")
+        places = [str(place + 1) for place in entry["places"]]
+        at = f"word {', '.join(places[:9])}" if places else "not in the passage"
+        at += f" and {len(places) - 9} more" * (len(places) > 9)
+        lines.append(f"  {entry['probability']:6.1%}  {entry['word']}   {at}")
     return "\n".join(lines)
 
 
@@ -119,7 +126,11 @@ def main(argv=None):
         fail("give a file of questions or --text, not both")
     if args.options and args.text is None:
         fail("--options are of --text")
+    if not all(map(str.strip, args.options)):
+        fail("an option is empty: expected words")
     for path in (args.output, args.html):
+        if path and path.is_dir():
+            fail(f"{path} is a folder: expected the name of a file")
         if path and not path.parent.is_dir():
             fail(f"{path}: there is no folder {path.parent}")
     run_dirs = [find_run("cloze_ccl", run_dir) for run_dir in args.run_dir or [None]]
@@ -147,7 +158,10 @@ def main(argv=None):
     answers = {question.id: question.answer for question in questions}
     if any(answers.values()):
         right, total = exact_match(given, answers)
-        print(f"accuracy: {right / total:.2%}, {right} of {total}", file=sys.stderr)
+        wrong = usable_only(questions)[1]
+        note = ", ".join(f"{count} x {reason}" for reason, count in wrong.items())
+        note = f"; cannot be right: {note}" if wrong else ""
+        print(f"accuracy: {right / total:.2%}, {right} of {total}{note}", file=sys.stderr)
     if unusable:
         fail(f"{len(unusable)} of {len(questions)} passages have no answer: {unusable[0]}")
     return results

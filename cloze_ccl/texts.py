@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cloze_ccl.batches import words_read
 from common.damage import most_unpacked
 from common.run import fail, write_text
 from data.stories import BLANK, Question, make_cloze, tagger
@@ -34,7 +35,7 @@ CLOSING = "”」』》)\u2019\uff09"
 
 # --- Lines ---
 def read_lines(path):
-    """The lines of a file in UTF-8, packed (.gz, .xz, .bz2) or not."""
+    """The lines of a file in UTF-8, packed or not; none ends with a rarer sign, which is a word."""
     path = Path(path)
     try:
         most, data = most_unpacked(path), bytearray()
@@ -47,7 +48,7 @@ def read_lines(path):
     if len(data) > most:
         fail(f"{path} would unpack to more than {most:,} bytes")
     try:
-        return data.decode("utf-8-sig").splitlines()
+        return data.decode("utf-8-sig").rstrip("\r\n").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         fail(f"{path}, line {line}: not UTF-8: expected a text file in UTF-8")
@@ -56,21 +57,27 @@ def read_lines(path):
 def split_line(line, where, expected):
     """The fields of a line between ` ||| `; a line with another separator is the user's mistake."""
     fields = [field.strip() for field in line.split(BAR)]
-    if len(fields) < 2 or not fields[0]:
+    if len(fields) < 2 or not fields[0] or BAR.strip() in " ".join(fields):
         fail(f'{where}: expected "{expected}", got {line[:40]!r}')
     return fields
 
 
 # --- Questions ---
+def name_of(path):
+    """The name of a file of questions without .doc_query and what it is packed with."""
+    return re.sub(r"(\.doc_query)?(\.gz|\.xz|\.bz2)?$", "", Path(path).name, count=1)
+
+
 def read_questions(path):
     """The list of Questions of a file in one of the official formats.
 
     The answers are in the file beside `path` that ends in .answer instead of .doc_query, as lines
-    `<qid_K> ||| word`. Without it they are "".
+    `<qid_K> ||| word`, either of them packed or not. Without it they are "".
     """
     path, answers = Path(path), None
-    if path.suffix == ".doc_query" and path.with_suffix(".answer").exists():
-        answers = path.with_suffix(".answer")
+    if ".doc_query" in path.suffixes:
+        beside = [path.with_name(f"{name_of(path)}.answer{end}") for end in ("", *OPENERS)]
+        answers = next((other for other in beside if other.exists()), None)
     known = read_answers(answers) if answers else {}
     questions, sentences, seen = [], [], {}
     for number, line in enumerate(read_lines(path), 1):
@@ -84,6 +91,8 @@ def read_questions(path):
                 fail(f"{where}: a new passage begins, but the one before has no query line")
             sentences.append(words)
             continue
+        if answer and not (label.isdigit() and len(answer) == 1 and len(answer[0].split()) == 1):
+            fail(f'{where}: expected "N{BAR}query{BAR}answer", got {line[:40]!r}')
         if not answer and not re.fullmatch(r"<qid_\w+>", label):
             fail(f'{where}: expected a number or "<qid_N>" before "|||", got {label[:40]!r}')
         if not sentences:
@@ -97,8 +106,7 @@ def read_questions(path):
         if not any(BLANK in sentence for sentence in sentences):
             sentences.append(words)  # A query of its own: its blank has no other place.
         answer = answer[0] if answer else known.get(id, "")
-        query = () if words in sentences else words  # Often without its quotation mark.
-        questions.append(Question(id, tuple(sentences), answer, len(questions), query=query))
+        questions.append(Question(id, tuple(sentences), answer, len(questions)))
         sentences = []
     if sentences:
         fail(f"{path}, line {number}: the file ends within a passage, before its query line")
@@ -109,15 +117,13 @@ def read_questions(path):
     return questions
 
 
-def read_answers(path, empty=False):
-    """{id: word} of lines `<qid_K> ||| word`. empty: a line may have an id and no word."""
+def read_answers(path):
+    """{id: word} of lines `<qid_K> ||| word`."""
     answers = {}
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        if empty and re.fullmatch(r"<qid_\w+>( \|\|\|)?", line.strip()):
-            line = f"{line.split()[0]}{BAR}"
         id, *words = split_line(line, where, f"<qid_N>{BAR}word")
         if not re.fullmatch(r"<qid_\w+>", id) or len(words) != 1:
             fail(f'{where}: expected "<qid_N>{BAR}word", got {line[:40]!r}')
@@ -135,18 +141,6 @@ def write_answers(path, answers):
     write_text(Path(path), "\n".join(lines) + "\n")
 
 
-def write_questions(path, questions):
-    """Writes path, and the answers beside it in .answer, in the format of CMRC2017."""
-    lines = []
-    for question in questions:
-        lines += [f"{i}{BAR}{' '.join(s)}" for i, s in enumerate(question.sentences, 1)]
-        [query] = [s for s in question.sentences if BLANK in s]
-        lines.append(f"{question.id}{BAR}{' '.join(question.query or query)}")
-    write_text(Path(path), "\n".join(lines) + "\n")
-    answers = {question.id: question.answer for question in questions}
-    write_answers(Path(path).with_suffix(".answer"), answers)
-
-
 def why_unusable(question):
     """Why a model can learn nothing from a question, or "": no blank, two blanks, ..."""
     words = Counter(word for sentence in question.sentences for word in sentence)
@@ -154,7 +148,9 @@ def why_unusable(question):
         return "two blanks" if words[BLANK] else "no blank"
     if not question.answer:
         return "no answer"
-    return "" if words[question.answer] else "answer not in the passage"
+    if not words[question.answer]:
+        return "answer not in the passage"
+    return "" if question.answer in words_read(question)[0] else "answer too far from the blank"
 
 
 def usable_only(questions):
@@ -177,7 +173,7 @@ def exact_match(predictions, answers):
     """The official metric: how many answers are the very word, out of how many questions.
 
     Both are {id: word}. A question without a prediction counts as wrong; a prediction for a
-    question that is not asked is a mistake.
+    question that is not asked is a ValueError.
     """
     if unasked := predictions.keys() - answers.keys():
         raise ValueError(f"{min(unasked)} is answered, but not asked")
@@ -193,16 +189,22 @@ def is_segmented(text):
 def cut(text, keep=()):
     """The words of a text: those between blanks if it has any, else those that jieba finds.
 
-    BLANK and the words `keep` are never cut. jieba guesses no word that is not in its dictionary;
-    the post cut its own texts so.
+    BLANK is a word of its own everywhere. Of jieba's words, those that together are one of `keep`
+    are joined. jieba guesses no word that is not in its dictionary; the post cut its own texts so.
     """
-    if is_segmented(text):
-        return text.split()
-    whole = "|".join(map(re.escape, sorted([BLANK, *keep], key=len, reverse=True)))
-    words = []
-    for number, piece in enumerate(re.split(f"({whole})", text)):
-        words += [piece] if number % 2 else tagger().tokenizer.lcut(piece, HMM=False)
-    return [word for word in words if not word.isspace()]
+    segmented = is_segmented(re.sub(rf"\s*{BLANK}\s*", "", text))
+    words = text.replace(BLANK, f" {BLANK} ").split()
+    if segmented:
+        return words
+    lcut, longest = tagger().tokenizer.lcut, max(map(len, keep), default=1)
+    words = [w for part in words for w in ([part] if part == BLANK else lcut(part, HMM=False))]
+    joined, at = [], 0
+    while at < len(words):
+        some = (n for n in range(longest, 1, -1) if "".join(words[at : at + n]) in keep)
+        n = next(some, 1)
+        joined.append("".join(words[at : at + n]))
+        at += n
+    return joined
 
 
 def into_sentences(words):
@@ -276,24 +278,26 @@ def split_questions(passages, questions):
 
 
 def read_tests(paths):
-    """{name: Questions} of files of questions; the name is the file's, without .doc_query."""
+    """{name: Questions} of files of questions, by name_of(path)."""
     tests = {}
     for path in map(Path, paths):
-        name = path.name.removesuffix(".doc_query")
+        name = name_of(path)
         if name in tests or name in ("train", "valid", "test"):
             name = f"{path.parent.name} {name}"
         tests[name] = read_questions(path)
+        if not any(question.answer for question in tests[name]):
+            fail(f"{path} has no answers: expected {name_of(path)}.answer beside it")
     return tests
 
 
 def load_files(source, story_files, tests):
     """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
     if source:
-        official = sorted(Path(source).rglob("train.doc_query"))
+        official = sorted(Path(source).rglob("train.doc_query*"))
         if not official:
             fail(f"no train.doc_query in {source}: expected the official files of CMRC2017")
         name, questions = Path(source).name, read_questions(official[0])
-        tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query"))
+        tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query*"))[:1]
         passages = {question.story: question.sentences for question in questions}
     else:
         name = " + ".join(Path(path).name for path in story_files)
@@ -319,8 +323,9 @@ def save_words(path, model, vocabulary, characters):
 
 
 def read_vectors(path):
-    """The words and float32 vectors of a file in word2vec's text format; of equal words the first.
+    """The words of a file in word2vec's text format, and float32 vectors (words, dimensions).
 
+    Of equal words the first counts.
     As word2vec_keras/train.py writes vectors.txt: a line "WORDS DIMENSION", then a word a line.
     """
     lines = read_lines(path)
@@ -337,7 +342,7 @@ def read_vectors(path):
             row = np.array(numbers.split(), np.float32)
         except ValueError as error:
             fail(f"{path}, line {number}: {str(error)[:80]}")
-        if row.shape != (dim,) or not np.isfinite(row).all():
+        if not word or row.shape != (dim,) or not np.isfinite(row).all():
             fail(f"{path}, line {number}: expected a word and {dim} finite numbers")
         rows.setdefault(word, row)
     return list(rows), np.stack(list(rows.values()))

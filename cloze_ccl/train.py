@@ -2,8 +2,7 @@
 
 Post:   https://kexue.fm/archives/4564 (2017), for the CMRC2017 contest: the passage, cut at its
         blank, goes through one two-layer BiLSTM; 73.55% of the validation questions right.
-Data:   written stories (data/stories.py); --text makes questions of stories in files, --data
-        takes the official training files.
+Data:   written stories (data/stories.py); --text: any stories; --data: the official files.
 
     python cloze_ccl/train.py                                  # our reader, written stories
     python cloze_ccl/train.py --model post                     # the post's, same data
@@ -11,8 +10,7 @@ Data:   written stories (data/stories.py); --text makes questions of stories in 
     python cloze_ccl/train.py --preset post --data CMRC2017 --vectors vectors.txt
     python cloze_ccl/predict.py                                # ten questions, answered
 
-Writes runs/cloze_ccl/NAME/. Read it from top to bottom: the readers, their loss and answer, data,
-main. texts.py reads files, batches.py makes batches, reading.py answers and judges.
+Writes runs/cloze_ccl/NAME/. texts.py reads files, batches.py makes batches, reading.py judges.
 """
 
 import argparse
@@ -146,8 +144,9 @@ def build_context_reader(
         x = x + fixed(ids)
         fixed.set_weights([np.concatenate([np.zeros((1, embedding_dim)), vectors])])
     if "characters" not in without:
-        letters = layers.Embedding(num_characters + 1, embedding_dim // 4, name="letters")
-        letters = layers.Reshape((-1, embedding_dim // 2))(letters(characters))
+        width = max(1, embedding_dim // 4)
+        letters = layers.Embedding(num_characters + 1, width, name="letters")(characters)
+        letters = layers.Reshape((-1, 2 * width))(letters)
         x = ops.concatenate([x, letters], axis=-1)
     x = x * ops.cast(ops.expand_dims(inside, -1), "float32")
     x = layers.Dropout(dropout)(x)
@@ -270,7 +269,7 @@ def parse_args(argv=None):
 def check(args):
     """A combination of flags that makes no sense is one line."""
     sizes = args.batch_size, args.units, args.embedding_dim, args.num_layers, args.num_stories
-    if min(*sizes, args.epochs, args.min_count) < 1 or args.learning_rate <= 0:
+    if min(*sizes, args.epochs, args.min_count) < 1 or not 0 < args.learning_rate < np.inf:
         fail("every number of a flag starts at 1, --learning-rate above 0")
     if args.without and args.model != "ours":
         fail("--without is of --model ours")
@@ -336,6 +335,7 @@ def main(argv=None):
     best = max(run.history, key=lambda entry: (entry["val_accuracy"], entry["epoch"]))
     metrics, details = reading.evaluate(model, kind, data, encoded, lookup, list(index), run.dir)
     details["validation accuracy"] = f"{best['val_accuracy']:.4f}"
+    details |= {"vectors": batches.fingerprint(index, *vectors)} if args.vectors else {}
     return run.finish(
         row=row_name(args, notes["name"]),
         data=notes,

@@ -94,8 +94,8 @@ def parse_run_args(parser, presets, argv):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     argv = sys.argv[1:] if argv is None else argv
     first, _ = parser.parse_known_args(argv)
-    if first.seed < 0:
-        parser.error("--seed: expected 0 or more")
+    if not 0 <= first.seed < 2**32:
+        parser.error("--seed: expected 0 to 2**32 - 1")
     preset = presets["smoke" if first.smoke else first.preset]
     args = parser.parse_args(argv, argparse.Namespace(**preset, command=shlex.join(argv)))
     check_backend()
@@ -220,5 +220,5 @@ def find_run(experiment, run_dir=None, stopped=None):
 
 def write_text(path, text):
     """Writes under a temporary name, then renames: nobody ever reads half a file."""
-    path.with_name(path.name + ".next").write_text(text, encoding="utf-8")
-    os.replace(path.with_name(path.name + ".next"), path)
+    Path(f"{path}.next").write_text(text, encoding="utf-8")
+    os.replace(f"{path}.next", path)

@@ -150,7 +150,6 @@ class Question(NamedTuple):
     answer: str  # "" where it is not known.
     story: int = 0  # Questions of one story may not lie on both sides of a split.
     kind: str = ""
-    query: tuple = ()  # The sentence with the blank, where a file repeats it in other words.
 
 
 # --- The embedded stories ---

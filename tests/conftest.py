@@ -61,6 +61,23 @@ def calibration_error_by_a_loop(probabilities, labels):
     return total
 
 
+@pytest.fixture
+def write_questions():
+    """Writes questions to a file in the format of CMRC2017, the answers beside it in .answer."""
+
+    def write(path, questions):
+        lines, answers = [], []
+        for q in questions:
+            [query] = [s for s in q.sentences if "XXXXX" in s]
+            lines += [f"{i} ||| {' '.join(s)}" for i, s in enumerate(q.sentences, 1)]
+            lines.append(f"{q.id} ||| {' '.join(query)}")
+            answers.append(f"{q.id} ||| {q.answer}")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.with_suffix(".answer").write_text("\n".join(answers) + "\n", encoding="utf-8")
+
+    return write
+
+
 # Ends itself in the second batch of the second epoch of the networks whose prefix begins so.
 DEADLY = """if True:
     import importlib, os, signal, sys

@@ -1,6 +1,7 @@
-"""cloze_ccl: the readers against loops, batches, a run, a kill, predict.py."""
+"""cloze_ccl: the readers against loops, a run, a kill, predict.py."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from keras import ops
 
 from cloze_ccl import batches, predict, reading, texts, train
+from common.run import load_file
 from data import stories
 from data.stories import BLANK, Question
 
@@ -201,6 +203,14 @@ def test_our_reader_equals_a_loop():
     assert np.exp(longer[:, 8:]).max() == 0 and np.exp(found[0, 1]) == 0
 
 
+@pytest.mark.parametrize("dim", [1, 3, 6])
+def test_vectors_may_have_any_length(dim):
+    vectors = np.random.default_rng(1).normal(size=(7, dim))
+    model = train.build_context_reader(7, 5, 9, UNITS, dim, vectors=vectors)
+    found = ops.convert_to_numpy(model(context_inputs(8)))
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-5)
+
+
 def test_parts_can_be_left_out():
     build = train.build_context_reader
     model = build(7, 5, 9, UNITS, DIM, without=train.INGREDIENTS)
@@ -234,139 +244,6 @@ def test_sum_by_word():
     assert [p for _, p, _ in found] == pytest.approx([0.5, 0.3, 0.2])
 
 
-# --- Batches ---
-def question(text, answer, id="<qid_0>"):
-    return Question(id, tuple(tuple(s.split()) for s in text.split("|")), answer)
-
-
-QUESTIONS = [
-    question("猫 有 鱼 。|XXXXX 吃 鱼 。|猫 笑 了 。", "猫"),
-    question("XXXXX 有 鱼 。|狗 没有 。", "狗"),
-    question("狗 跑 了 。|鸟 飞 到 XXXXX", "树"),
-]
-
-
-@pytest.fixture
-def encoded():
-    index = {}
-    items = batches.encode_all(QUESTIONS, index)
-    vocabulary, kept = batches.build_vocabulary(items, index, 2)
-    assert vocabulary[0] == BLANK and kept == len(vocabulary)
-    assert set(vocabulary) == {BLANK, "猫", "有", "鱼", "。", "狗", "了"}
-    lookup = batches.Lookup(index, vocabulary, sorted("猫有鱼狗"))
-    return index, vocabulary, items, lookup
-
-
-def test_items_say_where_the_blank_and_its_sentence_are(encoded):
-    index, _, items, _ = encoded
-    assert [(i.blank, i.start, i.end) for i in items] == [(4, 4, 8), (0, 0, 4), (7, 4, 8)]
-    words = list(index)
-    for item, q in zip(items, QUESTIONS, strict=True):
-        assert [words[key] for key in item.keys] == [w for s in q.sentences for w in s]
-    assert [i.answer for i in items] == [index["猫"], index["狗"], -1]
-    none = [question("猫 有 鱼", "猫"), question("XXXXX 有 XXXXX", "有")]
-    assert batches.encode_all(none, {}) == [None, None]
-
-
-@pytest.mark.parametrize("kind", batches.KINDS)
-def test_a_batch_equals_a_loop(encoded, kind):
-    _, vocabulary, items, lookup = encoded
-    shape = {"post": (7, 13), "as-reader": (5, 13), "ours": (13,)}[kind]
-    inputs, targets, weights, places = batches.build_batch(kind, items, shape, lookup, 4)
-    assert weights.tolist() == pytest.approx([4 / 3] * 3 + [0])
-    ids = {word: i for i, word in enumerate(vocabulary, 1)}
-    for row, q in enumerate(QUESTIONS):
-        words = [w for s in q.sentences for w in s]
-        blank = words.index(BLANK)
-        if kind == "post":
-            sides = sorted([words[:blank], words[blank + 1 :]], key=len)
-            for name, side, width in zip(("left", "right"), sides, shape, strict=True):
-                expected = [ids.get(w, 0) for w in side] or [0]
-                assert inputs[name][row].tolist() == expected + [-1] * (width - len(expected))
-        else:
-            expected = [ids.get(word, 0) for word in words]
-            assert inputs["document"][row].tolist() == expected + [-1] * (13 - len(words))
-        if kind == "as-reader":
-            [sentence] = [s for s in q.sentences if BLANK in s]
-            expected = [ids.get(word, 0) for word in sentence]
-            assert inputs["query"][row].tolist() == expected + [-1] * (5 - len(sentence))
-        for column, place in enumerate(places[row]):
-            hit = place >= 0 and words[place] == q.answer
-            assert targets[row, column] == hit
-        seen = sorted(place for place in places[row] if place >= 0)
-        assert seen == [p for p in range(len(words)) if kind != "post" or p != blank]
-    assert all(len(array) == 4 for array in inputs.values())
-
-
-def test_features_equal_a_loop(encoded):
-    _, _, items, lookup = encoded
-    found = batches.build_batch("ours", items, (13,), lookup)[0]["features"]
-    for row, q in zip(found, QUESTIONS, strict=True):
-        words = [w for s in q.sentences for w in s]
-        n, blank = len(words), words.index(BLANK)
-        start = sum(len(s) for s in q.sentences[: [BLANK in s for s in q.sentences].index(True)])
-        [sentence] = [s for s in q.sentences if BLANK in s]
-        end = start + len(sentence)
-
-        def word(place, words=words):
-            return words[place] if 0 <= place < len(words) else None
-
-        for t in range(n):
-            elsewhere = [words[u] for u in range(start, end) if u != blank]
-            expected = [np.log(words.count(words[t])), np.log1p(abs(t - blank)) / 3, t < blank]
-            expected += [start <= t < end, words[t] in elsewhere]
-            for steps in ((-1,), (1,), (-1, -2), (1, 2)):
-                alike = all(word(t + k) == word(blank + k) for k in steps)
-                expected.append(alike and t != blank)
-            np.testing.assert_allclose(row[t], expected, atol=1e-6)
-        assert not row[n:].any()
-
-
-def test_batches_hold_each_question_once_and_few_shapes():
-    rng = np.random.default_rng(0)
-    sizes = np.sort(rng.integers(1, 500, (1000, 2)), 1)
-    plan = batches.plan(sizes, 32, (1, 0), pool=10)
-    assert sorted(i for chosen, _ in plan for i in chosen) == list(range(1000))
-    assert all(len(chosen) == 32 for chosen, _ in plan[:-1]) or len(plan) == 32
-    for chosen, shape in plan:
-        assert (sizes[chosen].max(0) <= shape).all() and not any(n % batches.STEPS for n in shape)
-    assert len({shape for _, shape in plan}) <= 40
-    again = batches.plan(sizes, 32, (1, 0), pool=10)
-    assert all((a[0] == b[0]).all() for a, b in zip(plan, again, strict=True))
-    other = batches.plan(sizes, 32, (1, 1), pool=10)
-    assert any(
-        (a[0] != b[0]).any() for a, b in zip(plan, other, strict=False) if len(a[0]) == len(b[0])
-    )
-    naive = sizes[: 32 * 31].reshape(31, 32, 2).max(1).sum()
-    assert sum(sum(shape) for _, shape in plan) < 0.85 * naive
-    assert batches.plan(np.zeros((0, 1), int), 8) == []
-    assert batches.plan(batches.sizes("post", []), 8) == []
-
-
-def test_a_long_passage_is_read_around_its_blank():
-    for place in (0, 2500, 4999):
-        words = [f"w{i}" for i in range(5000)]
-        words[place] = BLANK
-        index = {}
-        item = batches.encode(
-            Question("q", (tuple(words),), f"w{place + (1, -1)[place > 9]}"), index
-        )
-        assert len(item.keys) == batches.MAX_WORDS and list(index)[item.keys[item.blank]] == BLANK
-        assert item.answer >= 0 and (item.start, item.end) == (0, batches.MAX_WORDS)
-
-
-def test_baselines_by_hand():
-    text = "妈妈 说 , 苹果 很 甜 。|苹果 树 下 , XXXXX 在 找 妈妈 的 帽子 和 苹果"
-    [item] = batches.encode_all([question(text, "妈妈")], index := {})
-    words = list(index)
-    found = {name: words[keys[0]] for name, keys in reading.baselines([item], words).items()}
-    assert found["most frequent noun"] == "苹果" and found["nearest noun"] == "妈妈"
-    drawn = {
-        words[reading.baselines([item], words, s)["random content word"][0]] for s in range(50)
-    }
-    assert drawn == {"妈妈", "苹果", "帽子"}
-
-
 # --- A run ---
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory):
@@ -391,6 +268,68 @@ def test_record_of_a_run(tiny_run):
     picture = ElementTree.parse(run_dir / "attention.svg").getroot()
     drawn = "".join(text.text for text in picture.iter("{http://www.w3.org/2000/svg}text"))
     assert "".join(w for s in asked[0].sentences for w in s) in drawn
+
+
+@pytest.mark.parametrize(
+    ("flags", "loss"),
+    [
+        (["--model", "post"], train.pointer_loss),
+        (["--model", "as-reader"], train.pointer_sum_loss),
+        ([], train.pointer_sum_loss),
+        (["--without", "summed-loss"], train.pointer_loss),
+    ],
+)
+def test_each_reader_has_its_loss(flags, loss, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def compile(model, optimizer, given):
+        raise Stop(given)
+
+    monkeypatch.setattr(keras.Model, "compile", compile)
+    with pytest.raises(Stop) as stop:
+        train.main([*TINY[:-2], *flags, "--run-dir", str(tmp_path / "run")])
+    assert stop.value.args == (loss,)
+
+
+def test_what_is_judged_is_the_best_epoch(tmp_path, monkeypatch):
+    best_keys, judged, calls = reading.best_keys, [], []
+
+    def worse_each_time(items, probabilities):
+        calls.append(items)
+        return [item.answer if len(calls) == 1 else -2 for item in items]
+
+    def evaluate(model, *_):
+        judged.extend(model.get_weights())
+        monkeypatch.setattr(reading, "best_keys", best_keys)
+        return {}, {}
+
+    monkeypatch.setattr(reading, "best_keys", worse_each_time)
+    monkeypatch.setattr(reading, "evaluate", evaluate)
+    record = train.main([*TINY, "--run-dir", str(tmp_path / "run")])
+    assert [entry["val_accuracy"] for entry in record["history"]] == [1, 0]
+    assert record["selection"] == "best validation epoch 1 of 2"
+    best = load_file(tmp_path / "run" / "model.keras").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(judged, best, strict=True))
+    with np.load(tmp_path / "run" / "state.npz") as state:  # Of the second epoch.
+        after = [state[name] for name in state.files if name != "notes"]
+    assert not all(any(np.array_equal(a, b) for b in after) for a in best)
+
+
+def test_a_run_with_word_vectors(tmp_path):
+    words = sorted({w for q in stories.load("train", 10) for s in q.sentences for w in s})[::2]
+    rows = np.random.default_rng(0).normal(size=(len(words), 6)).astype("float32")
+    lines = [f"{w} {' '.join(map(str, row))}" for w, row in zip(words, rows, strict=True)]
+    (tmp_path / "v.txt").write_text("\n".join([f"{len(words)} 6", *lines]))
+    flags = [*TINY, "--vectors", str(tmp_path / "v.txt"), "--run-dir", str(tmp_path / "run")]
+    record = train.main(flags)
+    assert record["row"].endswith("with vectors")
+    assert record["details"]["vectors"].startswith(f"{len(words)} words, sha256 ")
+    model = load_file(tmp_path / "run" / "model.keras")
+    vocabulary = json.loads((tmp_path / "run" / "words.json").read_text())["vocabulary"]
+    [fixed] = model.get_layer("fixed").get_weights()
+    for word, row in zip(words, rows, strict=True):
+        np.testing.assert_array_equal(fixed[1 + vocabulary.index(word)], row)
 
 
 def test_a_killed_run_resumes_to_the_straight_one(tiny_run, tmp_path, assert_same_state):
@@ -442,7 +381,13 @@ def test_what_cannot_be_learnt_is_left_out_counted_and_breaks_nothing(tmp_path):
         counts[reason] = counts.get(reason, 0) + 1
     assert counts == {"answer not in the passage": 1, "no blank": 1}
     index = {}
-    items = batches.encode_all([*QUESTIONS, QUESTIONS[2]], index)
+    asked = [
+        ("猫", "XXXXX 有 鱼 。 猫 笑 , 猫 叫"),
+        ("狗", "狗 有 XXXXX"),
+        *[("树", "XXXXX 笑 了")] * 2,
+    ]
+    asked = [Question("q", (tuple(text.split()),), answer) for answer, text in asked]
+    items = batches.encode_all(asked, index)
     lookup = batches.Lookup(index, [BLANK, "鱼"], [])  # Every answer is unknown or not there.
     model = train.build_reader(2, units=UNITS, embedding_dim=DIM, vectors=np.ones((2, DIM)))
     model.compile(keras.optimizers.SGD(1.0), train.pointer_loss)
@@ -457,16 +402,18 @@ def test_what_cannot_be_learnt_is_left_out_counted_and_breaks_nothing(tmp_path):
 
 
 def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
-    for flags in (
-        ["--epochs", "0"],
-        ["--model", "post", "--without", "dropout"],
-        ["--match", "words"],
-        ["--data", str(tmp_path), "--text", "a.txt"],
-        ["--data", str(tmp_path)],
-        ["--text", str(tmp_path / "none.txt")],
-        ["--vectors", str(tmp_path / "none.txt")],
+    for flags, expected in (
+        (["--epochs", "0"], "starts at 1"),
+        (["--learning-rate", "nan"], "--learning-rate above 0"),
+        (["--model", "post", "--without", "dropout"], "--without is of --model ours"),
+        (["--match", "words"], "are of --model post"),
+        (["--data", str(tmp_path), "--text", "a.txt"], "not both"),
+        (["--data", str(tmp_path)], "no train.doc_query"),
+        (["--text", str(tmp_path / "none.txt")], "none.txt: No such file"),
+        (["--vectors", str(tmp_path / "none.txt")], "none.txt: No such file"),
     ):
-        error_of(train.main, ["--smoke", "--run-dir", str(tmp_path / "run"), *flags])
+        said = error_of(train.main, ["--smoke", "--run-dir", str(tmp_path / "run"), *flags])
+        assert expected in said
     assert not (tmp_path / "run").exists()
 
 
@@ -499,11 +446,18 @@ def test_text_options_and_json(tiny_run, capsys):
     found = {entry["word"]: entry["probability"] for entry in result["best"]}
     assert set(found) == {"大白鹅", "小猫", "飞船"} and found["飞船"] == 0
     assert sum(found.values()) == pytest.approx(1, abs=1e-3)
+    text = "小猫有苹果。果然,XXXXX很甜。"
+    options = ["苹果", "果", "果", "小猫", "小狗", "小马", "小羊"]
+    [result] = predict.main([*flags, "--text", text, "--options", *options])
+    found = {entry["word"]: entry["places"] for entry in result["best"]}
+    assert len(result["best"]) == 6 and set(found) == set(options)
+    assert found["果"] == [] and found["苹果"] == [2]
 
 
-def test_official_files_in_and_out(tiny_run, tmp_path, capsys):
+def test_official_files_in_and_out(tiny_run, tmp_path, write_questions, capsys):
     asked = stories.load("valid", 5)
-    texts.write_questions(tmp_path / "a.doc_query", asked)
+    asked[0] = asked[0]._replace(answer="火星")
+    write_questions(tmp_path / "a.doc_query", asked)
     flags = ["--run-dir", str(tiny_run[0]), str(tmp_path / "a.doc_query")]
     out, page = tmp_path / "a.out", tmp_path / "page.html"
     results = predict.main([*flags, "--output", str(out), "--html", str(page)])
@@ -512,14 +466,18 @@ def test_official_files_in_and_out(tiny_run, tmp_path, capsys):
     ]
     answers = {q.id: q.answer for q in asked}
     right, total = texts.exact_match(texts.read_answers(out), answers)
-    assert f"{right} of {total}" in capsys.readouterr().err
-    words = []
+    said = capsys.readouterr().err
+    assert f"{right} of {total}; cannot be right: 1 x answer not in the passage" in said
+    words, strengths = [], []
 
     class Spans(HTMLParser):
         inside = False
 
         def handle_starttag(self, tag, attributes):
             self.inside = tag == "span"
+            if self.inside:
+                found = re.search(r"rgba\(.*,([\d.]+)\)", dict(attributes)["style"])
+                strengths.append(float(found[1]) if found else None)
 
         def handle_data(self, data):
             if self.inside:
@@ -528,6 +486,11 @@ def test_official_files_in_and_out(tiny_run, tmp_path, capsys):
 
     Spans().feed(page.read_text())
     assert words == [word for result in results for word in result["words"]]
+    probabilities = np.concatenate([result["probabilities"] for result in results])
+    shaded = np.array([word != BLANK for word in words])
+    expected = 0.85 * probabilities[shaded] ** 0.5
+    assert [strength is not None for strength in strengths] == shaded.tolist()
+    np.testing.assert_allclose([s for s in strengths if s is not None], expected, atol=6e-4)
 
 
 def test_several_runs_answer_with_their_mean(tiny_run, tmp_path):
@@ -548,6 +511,12 @@ def test_empty_sides_and_long_passages_are_answered(tiny_run, capsys):
         assert result["best"][0]["probability"] > 0
     notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
     assert notes == ["note: text: of 5,001 words the 1,024 around the blank are read"]
+    text = f"大象 走 了 。 {'小猫 有 苹果 。 ' * 1250} XXXXX 笑"
+    [result] = predict.main([*flags, text, "--options", "大象", "小猫"])
+    found = {entry["word"]: entry for entry in result["best"]}
+    assert found["大象"]["probability"] == 0 and found["大象"]["places"] == [0]
+    assert [text.split()[place] for place in found["小猫"]["places"]] == ["小猫"] * 1250
+    assert "小猫   word 5, 9, 13, 17, 21, 25, 29, 33, 37 and 1241 more" in capsys.readouterr().out
 
 
 def test_bad_passages_are_one_line(tiny_run, tmp_path, error_of):
@@ -559,6 +528,10 @@ def test_bad_passages_are_one_line(tiny_run, tmp_path, error_of):
     assert "is known" in error_of(predict.main, [*flags, "--text", "zq XXXXX qz zz"])
     options = ["--text", "小猫 有 XXXXX 。", "--options", "飞船", "火星"]
     assert "none of the options" in error_of(predict.main, [*flags, *options])
+    options = ["--text", "小猫 有 XXXXX 。", "--options", "", "小猫"]
+    assert "an option is empty" in error_of(predict.main, [*flags, *options])
+    assert "is a folder" in error_of(predict.main, [*flags, "--output", str(tmp_path)])
+    assert "is a folder" in error_of(predict.main, [*flags, "--html", "."])
     assert "of --text" in error_of(predict.main, [*flags, "--options", "猫"])
     missing = ["--text", "小猫 有 XXXXX 。", "--html", str(tmp_path / "missing" / "page.html")]
     assert "there is no folder" in error_of(predict.main, [*flags, *missing])
