@@ -57,14 +57,15 @@ def load_data(args):
         splits["unseen"] = captchas.load("test", min(2000, args.num_test), style="unseen")
         alphabet, notes = captchas.ALPHABET, {"name": f"drawn captchas v{captchas.VERSION}"}
     else:
-        loaded = load_folder(args.data, args.length, args.case_sensitive)
-        pictures, labels, alphabet, skipped = loaded
+        x, labels, alphabet, skipped = load_folder(args.data, args.length, args.case_sensitive)
         _, text = np.unique(labels, axis=0, return_inverse=True)
-        order = np.random.default_rng(SPLIT_SEED).permutation(text.max() + 1)
-        ends = [round(0.81 * len(order)), round(0.9 * len(order))]
+        if (count := text.max() + 1) < 20:
+            fail(f"{args.data} shows {count} different texts: expected 20, as texts are held out")
+        order = np.random.default_rng(SPLIT_SEED).permutation(count)
+        ends = [round(0.81 * count), round(0.9 * count)]
         parts = zip(("train", "valid", "test"), np.split(order, ends), strict=True)
         rows = {split: np.isin(text, part) for split, part in parts}
-        splits = {split: (pictures[row], labels[row]) for split, row in rows.items()}
+        splits = {split: (x[row], labels[row]) for split, row in rows.items()}
         notes = {"name": Path(args.data).resolve().name, "skipped": skipped}
     notes |= {f"num_{split}": len(labels) for split, (_, labels) in splits.items()}
     digest = hashlib.sha256()
@@ -238,8 +239,8 @@ def load_run(run_dir):
     notes = load_file(run_dir / "captcha.json")
     try:
         return load_file(run_dir / "model.keras"), notes["alphabet"], tuple(notes["size"])
-    except KeyError as error:
-        fail(f"{run_dir / 'captcha.json'} has no {error}")
+    except (KeyError, TypeError) as error:
+        fail(f"{run_dir / 'captcha.json'} is damaged: {error}")
 
 
 def parse_args(argv=None):
@@ -274,7 +275,7 @@ def main(argv=None):
     args = parse_args(argv)
     numbers = (args.epochs, args.batch_size, args.num_train, args.num_valid, args.num_test)
     numbers += (args.length, args.learning_rate)
-    if any(number is not None and number <= 0 for number in numbers):
+    if any(number is not None and not 0 < number < np.inf for number in numbers):
         fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
     parallel = DataParallel(args)
     splits, alphabet, notes = load_data(args)
@@ -333,8 +334,7 @@ def main(argv=None):
     truths = ["".join(alphabet[i] for i in row) for row in y_test]
     row = f"{args.model}, {notes['num_train']:,} pictures x {args.epochs}, {notes['name']}"
     row += f", from {args.init.name}" if args.init else ""
-    if args.model == "xception" and args.weights != "none":  # The others have none to load.
-        row += f", weights {args.weights}"
+    row += f", weights {args.weights}" * (args.model == "xception" and args.weights != "none")
     row += f", recipe {args.recipe}" if ours != (args.model == "columns") else ""
     return run.finish(
         row=row,

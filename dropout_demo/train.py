@@ -247,6 +247,8 @@ def main(argv=None):
         fail("expected at least one batch to train on, one validation and one test picture")
     if max(rate for rate, _ in variants.values()) == 0 or args.epochs < 1:
         fail("expected at least one epoch and one variant with a rate above 0")
+    if not 0 < args.learning_rate < np.inf:
+        fail("--learning-rate: expected a number above 0")
     splits, notes = load_data(args.data, args.num_train, args.num_valid, args.num_test)
     run = Run(args, "dropout_demo")
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]

@@ -1,8 +1,9 @@
 """Lists the texts of a disk where no phrase is remembered: block by block, then text by text.
 
-Whether a block is text is said by the plain rule of train.py, which is better at that than the
-network; the network of the newest run, where there is one, says what kind of text. Whether a file
-was deleted cannot be seen from its blocks: all texts are listed.
+Whether a block of 4 KiB is text is said by the plain rule of train.py, which is better at that
+than the network; the network of the newest run, where there is one, says what kind of text. In a
+block that is no text as a whole, short texts may stand at borders of 512 bytes. Whether a file was
+deleted cannot be seen from its blocks: all texts are listed.
 """
 
 import re
@@ -12,10 +13,14 @@ import numpy as np
 from common.run import RUNS, find_run, load_file
 from linux_undelete.disk import note
 from linux_undelete.recover import unbroken
-from linux_undelete.texts import text_length
+from linux_undelete.texts import CONTROLS, NO_ACCIDENT, NOT_TEXT, SECTOR
 
 BLOCK = 4096
 BATCH = 256
+# Which bytes, and which characters of two bytes, a sector of text may have before its zeros.
+BYTES = np.frombuffer(CONTROLS, "uint8") > 0
+WIDE = np.array([not NOT_TEXT.match(chr(i)) for i in range(0xD800)] + [False] * 0x2800)
+WIDE[0xF900:] = [not NOT_TEXT.match(chr(i)) for i in range(0xF900, 0x10000)]
 
 
 def make_classifier(run_dir=None):
@@ -32,12 +37,43 @@ def make_classifier(run_dir=None):
 
 def first_place(block):
     """(place, encodings): where in a text block a character surely begins."""
-    wide = ["utf-16-le", "utf-16-be"]
-    lengths = [text_length(block, encoding) for encoding in wide]
-    if b"\0" in block.rstrip(b"\0") and max(lengths) >= 64:
-        return 0, (wide[lengths[1] > lengths[0]],)
+    from linux_undelete.train import best_encoding
+
+    encoding = best_encoding(block)[1]
+    if encoding.startswith("utf-16"):
+        return 0, (encoding,)
     known = re.search(rb"[\t\n\r\x20-\x3f]", block)
     return known.start() if known else 0, ("utf-8", "gbk")
+
+
+def text_parts(block):
+    """[(start, end)] of the sectors of a block that may be short texts, each up to its zeros.
+
+    block: uint8 (4096,). What stands there still has to decode, which the rule sees.
+    """
+    heads = block.reshape(-1, SECTOR)[:, :64]
+    begin = False
+    for kind, order in ((BYTES, "u1"), (WIDE, "<u2"), (WIDE, ">u2")):
+        units = heads.view(order)
+        fits = kind[units]
+        few = NO_ACCIDENT["utf-8"] // units.itemsize
+        begin = begin | ((fits | (units == 0)).all(1) & fits[:, :few].all(1))
+    if not begin.any():
+        return []  # As in nearly every block.
+    parts, whole = [], False
+    for start in range(0, BLOCK, SECTOR):
+        sector = block[start : start + SECTOR]
+        length = SECTOR - int(np.argmax(sector[::-1] != 0)) if sector.any() else 0
+        text = length and BYTES[sector[:length]].all()
+        for order in ("<u2", ">u2") if length and not text else ():
+            units = sector[: length + length % 2].view(order)
+            text = text or (WIDE[units].all() and len(units) > 1)
+        if text and whole:  # It goes on.
+            parts[-1] = parts[-1][0], start + length
+        elif text and length >= NO_ACCIDENT["utf-8"]:
+            parts.append((start, start + length))
+        whole = bool(text) and length == SECTOR
+    return parts
 
 
 def browse(recovery, disk, start, classify, advance):
@@ -52,11 +88,17 @@ def browse(recovery, disk, start, classify, advance):
             blocks = data.reshape(-1, BLOCK)
             wanted = [i for i in range(BATCH) if place + (i + 1) * BLOCK > covered]
             wanted = [i for i in wanted if blocks[i].any()]
-            kinds = classify(blocks[wanted]) if wanted else []
+            found = dict(zip(wanted, classify(blocks[wanted]) if wanted else [], strict=True))
+            texts = [(i * BLOCK, blocks[i], kind) for i, kind in found.items() if kind != "other"]
+            for i in (i for i, kind in found.items() if kind == "other"):
+                for start, end in text_parts(blocks[i]):
+                    part = np.zeros(BLOCK, np.uint8)
+                    part[: end - start] = blocks[i, start:end]
+                    texts += [(i * BLOCK + start, part, *classify(part[None]))]
             with unbroken():
-                for i, kind in zip(wanted, kinds, strict=True):
-                    at, encodings = first_place(blocks[i].tobytes())
-                    at += place + i * BLOCK
+                for start, block, kind in sorted(texts, key=lambda text: text[0]):
+                    at, encodings = first_place(block.tobytes())
+                    at += place + start
                     if kind == "other" or at < covered:
                         continue
                     number = recovery.add(at, 1, kind, encodings)

@@ -281,17 +281,14 @@ def unwrap(words):
 def read_mounts(path="/proc/mounts"):
     """[(device, where it is mounted)], empty where the system does not say."""
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return []
     return [tuple(line.split()[:2]) for line in lines if line.startswith("/dev/")]
 
 
 def check_text(text, mounts=None):
-    """The warnings for a command line or a script, in the order of its lines.
-
-    Raises ValueError where it cannot be read as shell.
-    """
+    """The warnings for a command line or script, by line; ValueError if it is not shell."""
     script = Script(read_mounts() if mounts is None else mounts)
     script.nounset = bool(re.match(r"#!.*\s-\w*u", text))
     script.read(text)
@@ -326,7 +323,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     words, found = args.command[args.command[:1] == ["--"] :], 0
-    if bool(words) == bool(args.script):
+    if words[1:] == ["--json"] and " " in words[0]:  # Behind a quoted command it is ours.
+        args.json = bool(words.pop())
+    if bool(words) == bool(args.script) or (len(words) > 1 and " " in words[0]):
         fail("give one command line in quotes, or --script FILE")
     texts = {"command line": words[0] if len(words) == 1 else shlex.join(words)}
     if args.script:

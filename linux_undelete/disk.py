@@ -93,8 +93,8 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
 
 def mount_table(mounts):
     """The fields of each line of /proc/self/mountinfo."""
-    lines = mounts.read_text().splitlines() if mounts.exists() else ()
-    return [line.split() for line in lines]
+    text = mounts.read_text(errors="surrogateescape") if mounts.exists() else ""
+    return [line.split(" ") for line in text.split("\n") if line]
 
 
 class Disk:

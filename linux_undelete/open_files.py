@@ -104,16 +104,18 @@ def show_open_files(out_dir=None, as_json=False):
             try:
                 copy = copy_open_file(entry, out_dir)
             except OSError as error:
-                print(f"error: {entry.path}: {error.strerror}", file=sys.stderr)
+                path = os.fsencode(entry.path).decode("utf-8", "replace")
+                print(f"error: {path}: {error.strerror}", file=sys.stderr)
                 failed += 1
         if as_json:
             line = asdict(entry) | {"copy": str(copy) if copy else None}
-            print(json.dumps(line, ensure_ascii=False))
+            said = json.dumps(line, ensure_ascii=False)
         else:
             arrow = f"  -> {copy}" if copy else ""
-            print(
+            said = (
                 f"{entry.size:>12,} bytes  pid {entry.pid}  {entry.path}  ({entry.command}){arrow}"
             )
+        print(os.fsencode(said).decode("utf-8", "replace"))  # A name may be no UTF-8.
     if not entries and not as_json:
         print("no deleted file is still open")
     if denied:

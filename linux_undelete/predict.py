@@ -77,9 +77,10 @@ def print_lines(args, disk, terms, finder):
             count += 1
             if offset < shown:
                 continue
-            encoding = term.encodings[0]
             around = (args.lines_before or 0, args.lines_after or 0)
-            shown, text = lines_around(disk, offset, length, *around, encoding)
+            read = {e: lines_around(disk, offset, length, *around, e) for e in term.encodings}
+            encoding = min(read, key=lambda e: read[e][1].count("\ufffd"))
+            shown, text = read[encoding]
             print(f"-- byte {offset:,}, {encoding}\n{printable(text)}")
     if not count:
         note("no hit")

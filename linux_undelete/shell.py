@@ -82,7 +82,9 @@ def parse(text, line=1):
     while place < len(text):
         match = _TOKEN.match(text, place)
         if not match:
-            raise ValueError(f"{line}: {text[place : place + 20].splitlines()[0]!r} is not closed")
+            raise ValueError(
+                f"{line}: {text[place : place + 20].partition(chr(10))[0]!r} is not closed"
+            )
         token, place = match[0], match.end()
         kind = next(kind for kind in KINDS if match[kind] is not None)
         if kind == "word":
@@ -105,7 +107,7 @@ def parse(text, line=1):
         line += token.count("\n")
         if token == "\n" and waiting:
             for owner, operator, end in waiting:
-                lines = text[place:].splitlines(keepends=True)
+                lines = re.findall(r".*\n|.+", text[place:])
                 ends = (x.rstrip("\r\n").lstrip("\t" * (operator == "<<-")) for x in lines)
                 length = next((i for i, x in enumerate(ends) if x == end), len(lines))
                 owner.body = "".join(lines[:length])

@@ -6,7 +6,7 @@ Post:   https://kexue.fm/archives/4491 (2017): a deleted text is still on the di
 Data:   blocks of 4 KiB from the files of the Python installation and from texts written by code
         (data/blocks.py); --data takes a folder of your own files, KIND/*, other/* among them.
 
-    python linux_undelete/train.py                  # two minutes
+    python linux_undelete/train.py                  # a minute
     python linux_undelete/train.py --preset full    # more blocks and epochs
     python linux_undelete/train.py --data DIR       # DIR/other/*, DIR/python/*, ...
     python linux_undelete/predict.py                # deletes texts in an image and finds them
@@ -103,7 +103,7 @@ def load_data(source=None, train=500, valid=130, test=400):
         splits = embedded.load({"train": train, "valid": valid, "test": test})
         name = f"blocks of files v{embedded.VERSION}"
     else:
-        splits, name = own_files(Path(source), train), Path(source).name
+        splits, name = own_files(Path(source), train), Path(source).resolve().name
     notes = {"name": name}
     for split, (_, labels, names) in splits.items():
         notes |= {f"num_{split}": len(labels), f"{split}_files": len(set(names))}
@@ -112,10 +112,10 @@ def load_data(source=None, train=500, valid=130, test=400):
 
 def own_files(folder, most):
     """The files of folder/KIND/, split 7 : 1 : 2 by file; at most `most` blocks of a file."""
-    found = {
-        kind: sorted(p for p in folder.glob(f"{kind}/**/*") if p.is_file() and p.stat().st_size)
-        for kind in KINDS
-    }
+    found = {}
+    for kind in KINDS:  # Of equal files one.
+        paths = sorted(p for p in folder.glob(f"{kind}/**/*") if p.is_file() and p.stat().st_size)
+        found[kind] = sorted({hash(embedded.read(p)): p for p in reversed(paths)}.values())
     kinds = [kind for kind, paths in found.items() if len(paths) >= 10]
     if "other" not in kinds or len(kinds) < 2:
         fail(
@@ -262,8 +262,9 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    if min(args.num_train, args.num_test, args.epochs, args.batch_size) < 1:
-        fail("--num-train, --num-test, --epochs and --batch-size start at 1")
+    sizes = args.num_train, args.num_test, args.epochs, args.batch_size
+    if min(sizes) < 1 or not 0 < args.learning_rate < np.inf:
+        fail("sizes and epochs start at 1, --learning-rate above 0")
     num_valid = max(1, args.num_test // 3)
     splits, notes = load_data(args.data, args.num_train, num_valid, args.num_test)
     (x_train, y_train, _), (x_valid, y_valid, _), (x_test, y_test, test_names) = splits.values()

@@ -244,8 +244,17 @@ def test_split_is_disjoint_shuffled_and_fixed(folder):
     pictures_seen = [p.tobytes() for split in one.values() for p in split[0]]
     assert len(set(pictures_seen)) == 120
     assert all(np.array_equal(one[s][0], two[s][0]) for s in one)
-    names = sorted(path.stem[-4:] for path in folder.iterdir())
-    assert one["train"][1].shape == (97, 4) and len(names) == 120
+    paths = sorted(folder.iterdir())
+    text_of = {np.asarray(pictures.read_picture(p)).tobytes(): p.stem[-4:] for p in paths}
+    alphabet = "".join(sorted(set("".join(text_of.values()))))
+    for x, y in one.values():
+        shown = [text_of[picture.tobytes()] for picture in x]
+        assert ["".join(alphabet[i] for i in row) for row in y] == shown
+    held_out = {text_of[p.tobytes()] for split in ("valid", "test") for p in one[split][0]}
+    assert one["train"][1].shape == (97, 4)
+    assert held_out - {p.stem[-4:] for p in paths[:23]}  # Not the first or the last of the folder.
+    assert held_out - {p.stem[-4:] for p in paths[-23:]}
+    assert held_out - set(sorted(text_of.values())[-23:])
 
 
 def test_bad_folders_are_one_line(folder, tmp_path, capsys):
@@ -263,6 +272,12 @@ def test_bad_folders_are_one_line(folder, tmp_path, capsys):
     (folder / "0000_abcde.jpg").rename(folder / "0000_ab!d.jpg")
     fails(capsys, load("--length", "4"), "ab!d", "letters and digits")
     (folder / "0000_ab!d.jpg").rename(first)
+    few = tmp_path / "few"
+    few.mkdir()
+    for index, path in enumerate(sorted(folder.iterdir())):
+        (few / f"{index:04d}_{index % 10}.jpg").write_bytes(path.read_bytes())
+    digits = train.parse_args(["--data", str(few), "--length", "1"])
+    fails(capsys, lambda: train.load_data(digits), "10 different texts", "20")
     Image.new("RGB", (20, 3000)).save(first)
     Image.new("RGB", (20, 3000)).save(second)
     fails(capsys, load(), "2 of 120", "20 x 3000")

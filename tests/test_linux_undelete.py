@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -289,11 +290,22 @@ def test_own_files_are_split_by_file(own):
         assert all(n.split("/")[0] == KINDS[label] for n, label in zip(names, y, strict=True))
 
 
+def test_of_equal_files_one_is_taken(own, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(own, again)
+    for path in [path for path in again.rglob("*.x") if int(path.stem) < 6]:
+        path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
+    (splits, _), (twice, _) = train.load_data(str(own), 2), train.load_data(str(again), 2)
+    for split in splits:
+        assert np.array_equal(twice[split][0], splits[split][0])
+
+
 def test_bad_folders_and_flags_are_one_line(own, tmp_path, error_of):
     for bad in (tmp_path, tmp_path / "missing", own / "python"):
         assert str(bad) in error_of(train.load_data, str(bad))
     flags = run_flags(own, tmp_path / "run")
     assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
+    assert "above 0" in error_of(train.main, [*flags, "--learning-rate", "nan"])
     assert "--batch-size" in error_of(train.main, [*flags, "--batch-size", "9999"])
     assert not (tmp_path / "run").exists()
 

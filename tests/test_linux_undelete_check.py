@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_open_files_are_shown_copied_and_failures_counted(
     lines = [json.loads(line) for line in shown.out.splitlines()]
     assert {Path(line["copy"]).read_bytes()[:7] for line in lines} == {b"deleted", b""}
     assert shown.err.count("\n") == 1 and "2 processes" in shown.err
+    listed = [entry for entry in mine if entry.size][:1]
+    listed[0].path = os.fsdecode("/tmp/笔记".encode("gbk"))
+    for as_json in (True, False):
+        open_files.show_open_files(tmp_path / "gbk", as_json)
+        capsys.readouterr().out.encode()  # Which a terminal in UTF-8 can show.
+    assert len(list((tmp_path / "gbk").iterdir())) == 2
     listed = [gone, *mine]
     with pytest.raises(SystemExit) as stop:
         open_files.show_open_files(tmp_path / "again")
@@ -302,6 +309,11 @@ def test_a_script_is_read_to_its_end_and_lines_are_right(tmp_path, capsys):
     assert "$BUILD may be empty" in found[0]["problem"]
 
 
+def test_lines_of_a_here_document_end_as_in_bash():
+    text = "cat <<END\nx\u2028END\x0c\nEND\nls\nmv a /* b\n"
+    assert [warning.line for warning in check.check_text(text, [])] == [5]
+
+
 def test_exit_codes_and_that_nothing_is_run(tmp_path, capsys, monkeypatch):
     marker = tmp_path / "marker"
     for command, code, words in (
@@ -310,6 +322,8 @@ def test_exit_codes_and_that_nothing_is_run(tmp_path, capsys, monkeypatch):
         (["rm", "-rf", "/"], 1, "rm of /"),
         (["mv", "a", "/bin", "/etc", "b"], 1, "mv of the system folder /bin"),  # Without quotes.
         (["--json", "--", "mv a /* b"], 1, '"problem": "mv of /*'),  # As predict.py --check does.
+        (["mv a /* b", "--json"], 1, '"problem": "mv of /*'),
+        (["mv a /* b", "ls"], 2, "error: give one command line"),
         ([], 2, "error: give one command line"),
         (["--script", "x", "--json", "ls"], 2, "error: give one command line"),
         (["echo 'open"], 2, "error: command line:1"),

@@ -82,16 +82,33 @@ def image_of(path, parts, size=1 << 20):
 
 
 # --- Real file systems ---
-@pytest.fixture(scope="module")
-def ext4(tmp_path_factory):
-    """(image, files): a file system with today's defaults, from which 50 texts were deleted."""
-    folder, files = tmp_path_factory.mktemp("ext4"), planted()
+def deleted_from_ext4(folder, files, size):
+    """The image of a file system from which the files were deleted."""
     image, commands = folder / "ext4.img", folder / "commands"
     write_files(folder / "files", files)
-    call("mke2fs", "-q", "-t", "ext4", "-d", str(folder / "files"), str(image), "512M")
+    call("mke2fs", "-q", "-t", "ext4", "-d", str(folder / "files"), str(image), size)
     commands.write_text("".join(f"rm {name}\n" for name in files))
     call("debugfs", "-w", "-f", str(commands), str(image))
     assert "text" not in call("debugfs", "-R", "ls -p", str(image))
+    return image
+
+
+def deleted_from_fat(folder, files, size):
+    tool("mdel")
+    image = folder / "fat.img"
+    write_files(folder / "files", files)
+    call("mformat", "-C", "-F", "-T", size, "-i", str(image), "::")
+    call("mcopy", "-i", str(image), *(str(folder / "files" / name) for name in files), "::")
+    call("mdel", "-i", str(image), *(f"::{name}" for name in files))
+    assert "text" not in call("mdir", "-i", str(image), "-b", "::").lower()
+    return image
+
+
+@pytest.fixture(scope="module")
+def ext4(tmp_path_factory):
+    """(image, files): a file system with today's defaults, from which 50 texts were deleted."""
+    files = planted()
+    image = deleted_from_ext4(tmp_path_factory.mktemp("ext4"), files, "512M")
     assert image.stat().st_blocks * 512 < image.stat().st_size / 4  # Sparse: most is not read.
     return image, files
 
@@ -127,15 +144,41 @@ def test_browsing_finds_the_same_texts_without_a_phrase(tmp_path, ext4, monkeypa
     assert kinds <= set(KINDS) - {"other"} and (kinds == {"json"}) == (judged_by == "network")
 
 
+@pytest.mark.parametrize(
+    ("make", "size"), [(deleted_from_ext4, "64M"), (deleted_from_fat, "131072")]
+)
+def test_browsing_finds_short_texts_where_blocks_are_small(tmp_path, monkeypatch, make, size):
+    """Blocks of 1,024 and 512 bytes: in 4 KiB lie the ends of some files and others whole."""
+    monkeypatch.setattr(browse, "RUNS", tmp_path)
+    files = {name: entry for name, entry in planted().items() if len(entry[0]) < 12_000}
+    index = find(make(tmp_path, files, size), tmp_path / "out", "--browse")
+    names = [text["file"] for group in index["groups"] for text in group]
+    found = {(tmp_path / "out" / name).read_bytes() for name in names}
+    assert len(files) > 25 and {data for data, _ in files.values()} <= found
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16-le", "utf-16-be"])
+def test_browsing_knows_the_encoding_of_short_and_long_texts(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(browse, "RUNS", tmp_path)
+    lines = (
+        "小猫有一个苹果。" * 20,
+        "春天来了,它们都醒了。" * 200,
+        "plain words, and some more of them. " * 9,
+    )
+    made = [f"{line}\n".encode(encoding) for line in lines]
+    padded = [data + bytes(-len(data) % 512) for data in made]
+    places = [3 * 512, 64 * 512, 300 * 512]
+    image = image_of(tmp_path / "image", dict(zip(places, padded, strict=True)))
+    index = find(image, tmp_path / "out", "--browse")
+    texts_found = [text for group in index["groups"] for text in group]
+    assert sorted(text["start"] for text in texts_found) == places
+    found = {(tmp_path / "out" / text["file"]).read_bytes() for text in texts_found}
+    assert found == set(made)
+
+
 def test_fat_gives_back_every_deleted_text_byte_for_byte(tmp_path):
-    tool("mdel")
     files = planted()
-    image = tmp_path / "fat.img"
-    folder = write_files(tmp_path / "files", files)
-    call("mformat", "-C", "-F", "-T", "131072", "-i", str(image), "::")
-    call("mcopy", "-i", str(image), *(str(folder / name) for name in files), "::")
-    call("mdel", "-i", str(image), *(f"::{name}" for name in files))
-    assert "text" not in call("mdir", "-i", str(image), "-b", "::").lower()
+    image = deleted_from_fat(tmp_path, files, "131072")
     index = find(image, tmp_path / "out", phrases=[phrase for _, phrase in files.values()])
     for data, phrase in files.values():
         (found, text), *more = recovered(index, tmp_path / "out", phrase)
@@ -576,12 +619,15 @@ def test_json_lines(tmp_path, capsys):
     assert found["whole"] and phrase in found["excerpt"] and found["offsets"] == [4096 + 6]
 
 
-def test_the_posts_plain_form_is_what_grep_prints(tmp_path, capsys):
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+def test_the_posts_plain_form_is_what_grep_prints(tmp_path, capsys, encoding):
     data = "".join(f"第 {i} 行{' the phrase' * (i % 40 == 20)}\n" for i in range(100))
     image = tmp_path / "image"
-    image.write_text(data)
+    image.write_text(data, encoding="utf-8")
     words = ["--lines-before", "3", "--lines-after", "2"]
-    predict.main(["--image", str(image), "--phrase", "the phrase", *words])
+    encoded = tmp_path / "encoded"
+    encoded.write_text(data, encoding=encoding)
+    predict.main(["--image", str(encoded), "--phrase", "the phrase", *words])
     ours = [line for line in capsys.readouterr().out.split("\n") if line and line[:2] != "--"]
     grep = call("grep", "-a", "-B", "3", "-A", "2", "the phrase", str(image))
     assert ours == [line for line in grep.splitlines() if line != "--"]
