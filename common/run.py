@@ -94,8 +94,8 @@ def parse_run_args(parser, presets, argv):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     argv = sys.argv[1:] if argv is None else argv
     first, _ = parser.parse_known_args(argv)
-    if not 0 <= first.seed < 2**32:
-        parser.error("--seed: expected 0 to 2**32 - 1")
+    if not 0 <= first.seed < 2**32 or "" in argv:
+        parser.error("expected --seed of 0 to 2**32 - 1, and no empty argument")
     preset = presets["smoke" if first.smoke else first.preset]
     args = parser.parse_args(argv, argparse.Namespace(**preset, command=shlex.join(argv)))
     check_backend()

@@ -1,7 +1,9 @@
 """Picture files: read whatever comes, listed by class, split without twins on both sides."""
 
+import contextlib
 import hashlib
 import io
+import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,8 @@ from data import dogs
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
+MOST_VIEWS = 12  # The last of them are the inner half of a picture.
 SPLIT_SEED = 2017  # A split depends on this and on --draws, not on --seed.
 TWINS = 16  # Two pictures are near-duplicates if at most so many of their 128 bits differ.
 
@@ -32,7 +36,8 @@ def open_picture(source, size=None):
     with Image.open(source) as image:
         if size:  # A large JPEG is decoded at a half, a quarter or an eighth, not below `size`.
             image.draft("RGB", (size, size))
-        image = ImageOps.exif_transpose(image)
+        with contextlib.suppress(Exception):  # Damaged Exif data do not say where up is.
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them.
             image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
         elif image.mode in ("I", "F"):
@@ -176,7 +181,7 @@ def list_contest(folder):
     labels, two, missing = {}, set(), []
     table = folder / "train.txt"
     try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        lines = table.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         fail(f"{table}: not UTF-8 at byte {error.start}")
     for number, line in enumerate(lines, 1):
@@ -210,8 +215,8 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
 
     A part that is given, or is there as root/valid or root/test, is taken as it is; the others
     are shares (test, valid) of the training pictures. Where only root/valid is there it is the
-    test set: something must be kept that nothing was chosen by. A training picture that is a
-    near-duplicate of a given one is left out, never the other way round.
+    test set: something must be kept that nothing was chosen by. Near-duplicates of given pictures
+    are left out of training, those of given test pictures of validation, too.
     """
     root, notes = Path(root), {}
     if (root / "train.txt").is_file():
@@ -220,12 +225,17 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
         inner = (root / "train").is_dir()
         train = list_classes(root / "train" if inner else root)
         given = [root / name for name in ("valid", "test") if inner and (root / name).is_dir()]
+        taken = [Path(part).resolve() for part in (valid, test) if part]
+        given = [part for part in given if part.resolve() not in taken]
         if given and not test:
             test = given.pop()
         if given and not valid and given[0].name == "valid":
-            valid = None if Path(test).resolve() == given[0].resolve() else given[0]
-    names = list(train)
-    parts = {"train": train}
+            valid = given[0]
+    names, parts = list(train), {"train": train}
+    if valid and test and Path(valid).resolve() == Path(test).resolve():
+        fail(f"{valid} is to be validation and test set: expected different folders")
+    if len(names) < 2:
+        fail(f"{root}: one class, {names[0]}: expected two or more")
     parts |= {k: list_classes(v) for k, v in (("valid", valid), ("test", test)) if v}
     rows = []
     for part, classes in parts.items():
@@ -243,6 +253,7 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
     groups = twin_groups([looks[path][0] for path, _, _ in rows])
     held = np.isin(side, ["valid", "test"])
     twin = ~held & np.isin(groups, groups[held])
+    twin |= (side == "valid") & np.isin(groups, groups[side == "test"])
     own = (side == "train") & ~twin
     left = [
         0.0 if part in parts else share

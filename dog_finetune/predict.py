@@ -18,6 +18,7 @@ from common.damage import first_line
 from common.run import fail, find_run, keras, load_file, ops, run_script, write_text
 from dog_finetune.features import predict
 from dog_finetune.pictures import (
+    MOST_VIEWS,
     UNREADABLE,
     fixed_view,
     heat,
@@ -128,8 +129,12 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    if args.tta < 1:
-        fail("--tta: expected 1 or more")
+    if not 1 <= args.tta <= MOST_VIEWS:
+        fail(f"--tta: expected 1 to {MOST_VIEWS}")
+    if args.submission and not args.paths:
+        fail("--submission needs pictures: give files or folders")
+    if args.submission and (args.submission.is_dir() or not args.submission.parent.is_dir()):
+        fail(f"--submission {args.submission}: expected a file in a folder that is there")
     run_dir = find_run("dog_finetune", args.run_dir)
     model, notes = load_run(run_dir)
     names = notes["classes"]
@@ -158,7 +163,7 @@ def main(argv=None):
             text = ", ".join(f"{name} {share:.1%}" for name, share in line["top5"])
             truth = f"  (it is {names[truths[number]]})" if truths is not None else ""
             print(f"{line['path']}: {text}{truth}")
-    if args.submission:
+    if args.submission and lines:
         rows = [f"{line['label']}\t{Path(line['path']).stem}\n" for line in lines]
         write_text(args.submission, "".join(rows))
     if pictures and (args.explain or truths is not None):

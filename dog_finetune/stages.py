@@ -13,6 +13,7 @@ from common.run import fail, keras, layers
 from data import dogs
 from dog_finetune import features
 from dog_finetune.networks import fit_linear_probe, how
+from dog_finetune.pictures import MOST_VIEWS
 from dog_finetune.report import best_blend, mixed
 
 PIECES = ("glu", "center", "auxiliary", "splices", "masks", "light", "pseudo")
@@ -52,8 +53,10 @@ def settle(args):
         fail(f"--epochs: recipe {args.recipe} takes {stages} numbers, not {len(args.epochs)}")
     numbers = (args.image_size, args.blocks, args.draws, args.num_train, args.views, args.tta)
     steps = 1 if args.steps is None else args.steps  # None: as many as an epoch needs.
-    if min(*numbers, *args.epochs, steps, args.learning_rate) <= 0 or args.mixup < 0:
-        fail("expected sizes, epochs, steps and the learning rate above 0, --mixup not below 0")
+    if not min(*numbers, *args.epochs, steps) > 0 or not 0 < args.learning_rate < np.inf:
+        fail("expected sizes, epochs, steps and the learning rate above 0")
+    if not 0 <= args.mixup < np.inf or not 0 < args.decay <= 1 or args.tta > MOST_VIEWS:
+        fail(f"expected --mixup of 0 or more, --decay up to 1, --tta up to {MOST_VIEWS}")
     if min(args.shares) < 0 or sum(args.shares) >= 0.9 or args.shares[0] == 0:
         fail("--shares: expected two parts of 1, as 0.1 0.1; the second may be 0")
     if not 1 < args.breeds <= dogs.NUM_BREEDS - 20:

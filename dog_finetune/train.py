@@ -5,7 +5,7 @@ Post:   https://kexue.fm/archives/4611 (2017, Baidu's contest of 100 dog breeds)
 Data:   cartoon dogs (data/dogs.py), for which the network is first trained on other drawn breeds;
         --data takes a folder per class, or the contest's train.txt with train/ID.jpg.
 
-    python dog_finetune/train.py                       # the post's recipe on drawn dogs, 3 minutes
+    python dog_finetune/train.py                       # the post's recipe on drawn dogs, 2 minutes
     python dog_finetune/train.py --preset full         # ours
     python dog_finetune/train.py --preset post --data DIR    # the post's sizes, for a GPU
     python dog_finetune/train.py --data DIR --weights PATH   # your pictures
@@ -145,7 +145,8 @@ def build_backbone(name="xception", image_size=299, weights="imagenet", blocks=2
             raise ValueError(f"no network {name}: there are {', '.join(sorted(networks))}")
         network = getattr(keras.applications, networks[name])
         modules = [m for m in vars(keras.applications).values() if hasattr(m, "preprocess_input")]
-        module = next(m for m in modules if network in vars(m).values())
+        own = (m for m in modules if network in vars(m).values())
+        module = next(own, keras.applications.mobilenet_v3)  # Which names none of its networks.
         x = module.preprocess_input(ops.cast(inputs, "float32"))
         options = {"alpha": float(width)} if width else {}
     whole = network(include_top=False, weights=weights, input_tensor=x, **options)

@@ -1,5 +1,6 @@
 """dog_finetune: batches, heads, losses, the backbone's two parts, maps, stages, a kill, predict."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pytest
 from keras import layers, ops
 from PIL import Image
 
+from common.parallel import DataParallel
+from common.run import Run
 from data import dogs
-from dog_finetune import features, networks, pictures, predict, report, train
+from dog_finetune import features, networks, pictures, predict, report, stages, train
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ["--smoke", "--run-dir"]
@@ -273,6 +276,51 @@ def test_record_of_the_three_stages(smoke_run, assert_drawn):
         assert_drawn(run_dir / name)
 
 
+def test_the_recorded_accuracy_is_that_of_the_saved_model(smoke_run):
+    run_dir, record = smoke_run
+    splits, *_ = train.load_data(train.parse_args(SMOKE[:-1]))
+    model, notes = predict.load_run(run_dir)
+    shown = [pictures.read_picture(x, notes["image_size"]) for x in splits["test"][0]]
+    shares = predict.probabilities(model, notes, shown, 1)
+    hits = shares.argmax(-1) == splits["test"][1]
+    assert hits.mean() == record["metrics"]["accuracy"]["value"]
+
+
+def test_a_stage_ends_at_its_best_epoch(tmp_path):
+    """Of two epochs the first teaches what the validation pictures ask, the second the contrary."""
+    args = train.parse_args([*SMOKE, str(tmp_path / "run")])
+    inputs = keras.Input((2,), name="x")
+    outputs = {"main": layers.Dense(2, activation="softmax", name="main")(inputs)}
+    model = keras.Model({"x": inputs}, outputs)
+    crossentropy = {"main": "categorical_crossentropy"}
+    model.compile(keras.optimizers.SGD(1.0), crossentropy, metrics={"main": "accuracy"})
+    x = {"x": np.ones((4, 2), "float32")}
+    yes, no = ({"main": np.tile(np.eye(2, dtype="float32")[i], (4, 1))} for i in (1, 0))
+
+    def batches(first_epoch):
+        return ((x, yes if step < 5 else no) for step in itertools.count(5 * first_epoch))
+
+    run, parallel = Run(args, "dog_finetune"), DataParallel(args)
+    history, _ = stages.train_stage(run, parallel, "stage1", model, batches, 5, 2, (x, yes))
+    assert [entry["val_accuracy"] for entry in history] == [1, 0]
+    assert (np.asarray(model(x)["main"]).argmax(-1) == 1).all()
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_the_targets_of_a_batch_are_those_of_its_pictures(mixup):
+    labels = np.array([0, 2, 1, -1, 2, 0, 1, -1])
+    maps = np.eye(3)[labels][:, None].repeat(2, 1)  # Each picture shows what it is.
+    maps[labels < 0] = 9
+    made = features.batches(
+        features.from_maps(maps), labels, stages.draw_32, ["main"], 3, (0,), 4, mixup=mixup
+    )
+    seen = []
+    for inputs, targets in itertools.islice(made, 8):
+        np.testing.assert_allclose(inputs["x"], targets["main"], atol=1e-6)
+        seen.append(targets["main"])
+    assert len(np.unique(np.concatenate(seen).round(4), axis=0)) > 3 - (not mixup)
+
+
 def test_killed_and_resumed_in_every_stage(
     smoke_run, tmp_path, kill_in_second_epoch, assert_same_state
 ):
@@ -298,23 +346,28 @@ def test_killed_and_resumed_in_every_stage(
             ["--recipe", "ours", "--epochs", "2", "--fresh", "--tta", "2"],
             ["stage2", "stage2"],
         ),
-        (["--epochs", "1", "1", "1", "--fresh", "--without", "glu", "light"], None),
+        (
+            ["--epochs", "1", "1", "1", "--fresh", "--without", "glu", "light"],
+            ["stage1", "stage2", "stage3"],
+        ),
         (
             ["--epochs", "1", "1", "1", "--unlabelled", "0.4"],
             ["stage1", "stage2", "stage3", "pseudo2", "pseudo3"],
         ),
-        (["--epochs", "1", "1", "1", "--shares", "0.2", "0", "--draws", "2"], None),
+        (
+            ["--epochs", "1", "1", "1", "--shares", "0.2", "0", "--draws", "2"],
+            [f"draw{draw}-stage{stage}" for draw in (0, 1) for stage in (1, 2, 3)],
+        ),
     ],
 )
 def test_recipes_and_pieces(words, expected, tiny, folder, tmp_path):
     flags = ["--data", str(folder), "--weights", "none", "--image-size", "24", "--steps", "2"]
     record = train.main([*SMOKE, str(tmp_path / "run"), *flags, *words])
     names = [entry["stage"] for entry in record["history"]]
-    assert names == (names if expected is None else expected)
+    assert names == expected
     metrics = record["metrics"]["accuracy"]
     assert metrics["low"] <= metrics["value"] <= metrics["high"]
     if "--draws" in words:
-        assert names[0] == "draw0-stage1" and names[-1] == "draw1-stage3"
         assert record["data"]["num_valid"] == 0 and record["row"].endswith("2 draws")
     if "--unlabelled" in words:
         assert record["data"]["num_unlabelled"] > 8 and "0.4 unlabelled" in record["row"]
@@ -455,6 +508,31 @@ def test_predictions_in_a_fresh_process(smoke_run, folder, tmp_path):
         assert line["probability"] == pytest.approx(expected.max(), abs=1e-3)
     rows = (tmp_path / "out.txt").read_text().splitlines()
     assert rows == [f"{line['label']}\t{Path(line['path']).stem}" for line in lines]
+
+
+def test_flags_of_predict_that_make_no_sense_are_one_line(smoke_run, folder, error_of):
+    flags = ["--run-dir", str(smoke_run[0])]
+    assert "1 to 12" in error_of(predict.main, [*flags, "--tta", "13"])
+    assert "needs pictures" in error_of(predict.main, [*flags, "--submission", "a.txt"])
+    words = [str(folder / "breed_0"), "--submission"]
+    for path in (folder, folder / "none" / "a.txt"):
+        assert "expected a file" in error_of(predict.main, [*flags, *words, str(path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--tta", "13"], "--tta up to 12"),
+        (["--decay", "-0.5"], "--decay up to 1"),
+        (["--mixup", "nan"], "--mixup of 0 or more"),
+        (["--learning-rate", "nan"], "above 0"),
+        (["--data", ""], "no empty argument"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_line(words, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.parse_args(["--smoke", *words])
+    assert stop.value.code == 2 and expected in capsys.readouterr().err
 
 
 def test_without_arguments_a_grid_of_hits_and_misses(smoke_run, assert_drawn, capsys):

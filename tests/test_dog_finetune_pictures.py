@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data import dogs
 from dog_finetune import pictures, train
@@ -86,6 +86,26 @@ def test_a_picture_stands_upright(tmp_path):
     block().transpose(Image.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
     dark, light = halves(tmp_path / "turned.jpg")
     assert dark < 12 and light > 180
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of the damage.
+def test_damaged_exif_data_do_not_hide_a_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "camera", 72.0
+    block().save(tmp_path / "a.jpg", exif=exif)
+    data, raised = (tmp_path / "a.jpg").read_bytes(), set()
+    start, rng = data.index(b"Exif\0\0") + 6, np.random.default_rng(0)
+    for _ in range(1000):
+        damaged = bytearray(data)
+        for place in start + rng.integers(0, 60, 2):
+            damaged[place] = rng.integers(256)
+        assert pictures.open_picture(io.BytesIO(damaged)).size == (40, 40)
+        try:
+            with Image.open(io.BytesIO(damaged)) as image:
+                ImageOps.exif_transpose(image)
+        except Exception as error:  # So that the damage was one.
+            raised.add(type(error))
+    assert len(raised) > 1
 
 
 def test_one_pixel_and_long_strips_are_read(tmp_path):
@@ -192,11 +212,21 @@ def test_given_parts_are_taken_and_cleaned_of_twins(folder, tmp_path):
     assert [len(splits[s][1]) for s in ("train", "valid", "test")] == [24, 6, 8]
     assert notes["left_out"] == 1 and not any(p.name == "same.jpg" for p in splits["train"][0])
 
+    # Nor is a picture for validation that is also one for the test.
+    (given / "valid" / "breed_1" / "same.jpg").write_bytes(same)
+    splits, _, notes = load(given)
+    assert [len(splits[s][1]) for s in ("train", "valid", "test")] == [24, 6, 8]
+    assert notes["left_out"] == 2 and not any(p.name == "same.jpg" for p in splits["valid"][0])
+    (given / "valid" / "breed_1" / "same.jpg").unlink()
+
     # Without test pictures the given validation pictures are them.
     (given / "test").rename(tmp_path / "elsewhere")
     splits, *_ = load(given)
     assert {p.parent.parent.name for p in splits["test"][0]} == {"valid"}
     assert {p.parent.parent.name for p in splits["valid"][0]} == {"train"}
+    splits, *_ = load(given, "--valid", str(given / "valid"))
+    assert {p.parent.parent.name for p in splits["valid"][0]} == {"valid"}
+    assert {p.parent.parent.name for p in splits["test"][0]} == {"train"}
     splits, *_ = load(given, "--test", str(tmp_path / "elsewhere"))
     assert [len(splits[s][1]) for s in ("valid", "test")] == [6, 8]
     splits, *_ = load(folder, "--unlabelled", str(given / "train" / "breed_0"))
@@ -212,6 +242,10 @@ def test_folders_that_make_no_sense_are_one_line(folder, tmp_path, error_of):
     assert "class nothing is empty" in error_of(load, folder)
     save_dogs(folder / "nothing", 5, 1)
     assert "class nothing has 1 pictures, 1 that differ" in error_of(load, folder)
+    twice = ["--valid", str(folder), "--test", str(folder)]
+    assert "validation and test set" in error_of(load, folder, *twice)
+    save_dogs(tmp_path / "one" / "wolf", 5, 12)
+    assert "one class, wolf" in error_of(load, tmp_path / "one")
     save_dogs(tmp_path / "test" / "wolf", 5, 1)
     assert "class wolf" in error_of(load, folder, "--test", str(tmp_path / "test"))
     assert "--unlabelled" in error_of(load, folder, "--unlabelled", "1.5")
