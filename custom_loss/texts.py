@@ -64,7 +64,7 @@ def split_pairs(path, rows):
     """{split: rows}, and whether all splits share their answers.
 
     Whole stories are kept together, and there no answer and no question comes twice: the second
-    one is left out. Without stories each answer's questions are divided.
+    one is left out. Without stories the different questions of each answer are divided.
     """
     rng = np.random.default_rng(SPLIT_SEED)
     splits = {"train": [], "valid": [], "test": []}
@@ -85,13 +85,14 @@ def split_pairs(path, rows):
         return splits, False
     by_answer = {}
     for row in rows:
-        by_answer.setdefault(row[2], []).append(row)
+        by_answer.setdefault(row[2], {}).setdefault(row[1], row)
     for answer, mine in by_answer.items():
+        mine = list(mine.values())
         if len(mine) < 3:
             fail(
-                f"{path} line {mine[0][0]}: only {len(mine)} of 3 questions have the answer "
-                f"{answer[:20]!r}; it needs one each to train, validate and test, or the file "
-                "empty lines between stories that are kept together"
+                f"{path} line {mine[0][0]}: only {len(mine)} of 3 different questions have the "
+                f"answer {answer[:20]!r}; it needs one each to train, validate and test, "
+                "or the file empty lines between stories that are kept together"
             )
         test, valid, *train = rng.permutation(len(mine))
         chosen = {"train": train, "valid": [valid], "test": [test]}
@@ -236,8 +237,8 @@ def train_triplets(args, run, ids, compiled):
 
 # --- Measures of retrieval ---
 def ranks_of(scores, right):
-    """The rank of each row's right answer; equal scores count against it."""
-    return (scores >= scores[np.arange(len(right)), right][:, None]).sum(-1)
+    """The rank of each row's right answer; equal scores, and NaN, count against it."""
+    return (~(scores < scores[np.arange(len(right)), right][:, None])).sum(-1)
 
 
 def answer_ranks(model, ids):

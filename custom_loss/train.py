@@ -4,9 +4,8 @@ Post:   https://kexue.fm/archives/4493 (2017): label smoothing as a function of 
         a triplet loss as the model's output, class centres in an Embedding. It claims less
         over-confidence, compact classes that serve unseen people, and that the question needs
         an extra Dense. It has no numbers.
-Data:   drawn digits (data/glyphs.py) and questions with answers (data/faq.py); --data takes
-        MNIST as Keras stores it, mnist.npz, or the word mnist, which downloads it; --faq takes
-        question<TAB>answer, or running text as FILE.txt, each sentence asking for the next.
+Data:   drawn digits (data/glyphs.py) and questions (data/faq.py); --data: mnist.npz, or the word
+        mnist, which downloads it; --faq: question<TAB>answer, or FILE.txt, running text.
 
     python custom_loss/train.py                        # all three
     python custom_loss/train.py --preset full          # more of everything
@@ -58,6 +57,7 @@ def smoothed_crossentropy_class():
 
         def call(self, y_true, y_pred):
             num_classes = y_pred.shape[-1]
+            y_true = ops.reshape(y_true, ops.shape(y_pred)[:-1])  # Class numbers may be (n, 1).
             one_hot = ops.one_hot(ops.cast(y_true, "int32"), num_classes)
             target = (1 - self.epsilon) * one_hot + self.epsilon / num_classes
             return -ops.sum(target * ops.log(ops.maximum(y_pred, 1e-7)), -1)
@@ -92,9 +92,9 @@ def build_triplet_model(encoder, extra_dense=64, margin=0.1):
     """The post's form: question, right and wrong answer in, the loss of each (batch, 1) out.
 
     max(0, margin + cosine with the wrong answer - cosine with the right one). Question and
-    answers share `encoder`; the question alone goes through one more linear layer, for it is
-    not to be encoded as its answer is (None: it is). Compile with output_is_loss, give fit
-    dummy targets.
+    answers share `encoder`; the question alone goes through one more linear layer, of as many
+    units, for it is not to be encoded as its answer is (None: it is). Compile with
+    output_is_loss, give fit dummy targets.
 
     Returns:
         The model, and the question and the answer encoder: ids to vectors of length 1.
@@ -216,7 +216,7 @@ def center_loss_class():
             )
 
         def call(self, features, target):
-            centres = ops.take(self.centres, target, axis=0)
+            centres = ops.take(self.centres, ops.reshape(target, (-1,)), axis=0)
             squares = ops.square(ops.cast(features, "float32") - centres)
             self.add_loss(self.weight * ops.mean(ops.sum(squares, -1)))
             return features
@@ -315,9 +315,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     numbers = (args.num_train, args.num_valid, args.num_test, args.num_pairs, args.num_asked)
-    if min(*numbers, args.epochs, args.text_epochs, args.learning_rate) <= 0:
-        fail("expected sizes, epochs and the learning rate above 0")
-    if args.batch_size < 2 or not 0 < args.epsilon < 1 or min(args.margin, args.center_weight) <= 0:
+    numbers += (args.epochs, args.text_epochs, args.learning_rate, args.margin, args.center_weight)
+    finite = all(0 < number < float("inf") for number in numbers)
+    if not finite or args.batch_size < 2 or not 0 < args.epsilon < 1:
         fail("expected --batch-size of 2 or more, --epsilon in (0, 1), other settings above 0")
     if (args.faq and "triplet" not in args.loss) or (args.data and args.loss == ["triplet"]):
         fail("--faq is for --loss triplet, --data for the two others")

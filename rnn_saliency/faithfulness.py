@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from common.run import ROOT, keras, ops, write_text
+from common.run import ROOT, fail, keras, ops, write_text
 from common.table import mean_interval, read_results
 from rnn_saliency.gradients import gradient_function
 
@@ -214,6 +214,8 @@ def study(subjects, x, causes, count, seed=0):
 
     def choose(part):
         rows = np.flatnonzero((x[part] > 0).sum(1) > 1)[:count]
+        if not len(rows):
+            fail(f"no {part} review has two known words: --study 0 does without explanations")
         return x[part][rows], causes[part] and [causes[part][row] for row in rows]
 
     ids = choose("valid")[0][:CHOICE]

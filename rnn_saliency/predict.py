@@ -19,7 +19,7 @@ from pathlib import Path
 from common.run import fail, find_run, load_file, run_script, write_text
 from rnn_saliency.faithfulness import BATCH, METHODS, Subject
 from rnn_saliency.texts import encode, load_words, read_text
-from rnn_saliency.train import build_reader, ngram_rows, word_effects
+from rnn_saliency.train import build_reader, ngram_ids, ngram_rows, word_effects
 
 SENTENCES = (  # Of our own; a space stands for the Chinese comma.
     "房间很干净 服务很热情 位置也方便。|糟糕 糟糕 糟糕 再也不用了。|满意 满意 满意 下次还用。"
@@ -70,6 +70,10 @@ def explain(run_dir, texts, method=None):
             note = f"note: of {len(words):,} words the first {most:,} are read, as in training"
             print(f"{note}: {text[:20]}...", file=sys.stderr)
         reviews.append(words[:most])
+        number = len(ngram_ids(words, max_ngrams=None)) if settings["model"] == "ours" else 0
+        if number > len(ngram_ids(words)):
+            note = f"note: of {number:,} n-grams {len(ngram_ids(words)):,} are read, as in training"
+            print(f"{note}: {text[:20]}...", file=sys.stderr)
     if settings["model"] == "ours":
         if method not in (None, "occlusion"):
             fail(f"--method {method}: the n-gram model of {run_dir} knows occlusion only")
@@ -157,9 +161,11 @@ def main(argv=None):
         fail("give a text or --file, not both")
     if args.text is not None and not args.text.strip():
         fail("the text is empty: expected a review")
+    if args.html and (args.html.is_dir() or not args.html.parent.is_dir()):
+        fail(f"--html {args.html}: expected a file in a folder that is there")
     texts = list(SENTENCES) if args.text is None else [args.text]
     if args.file:
-        texts = [line.strip() for line in read_text(args.file).splitlines() if line.strip()]
+        texts = [line.strip() for line in read_text(args.file).split("\n") if line.strip()]
         if not texts:
             fail(f"{args.file} is empty: expected reviews, one a line")
     results = explain(find_run("rnn_saliency", args.run_dir), texts, args.method)

@@ -267,10 +267,11 @@ def main(argv=None):
     sizes = (300, 60, 60) if args.smoke else (6000, 1000, 1000)
     data, cutter, notes = load_data(args.data, args.split, args.columns, sizes)
     vocabulary = build_vocabulary(data["train"][0], args.min_count)
-    if not vocabulary:
+    if not vocabulary and args.model == "post":
         fail(f"{notes['name']}: no word occurs {args.min_count} times: lower --min-count")
     x = {part: number(args, vocabulary, words) for part, (words, _, _) in data.items()}
     y = {part: labels for part, (_, labels, _) in data.items()}
+    args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
     run = Run(args, "rnn_saliency")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
     settings = {"model": args.model, "max_words": args.max_words}

@@ -115,8 +115,9 @@ def test_smoothing_has_one_value_in_all_forms(epsilon):
     keras_loss = keras.losses.CategoricalCrossentropy(label_smoothing=epsilon, reduction="none")
     theirs = ops.convert_to_numpy(keras_loss(targets, probabilities))
     np.testing.assert_allclose(theirs, expected, rtol=1e-4)
-    mean = train.smoothed_crossentropy_class()(epsilon)(classes, probabilities)
-    assert float(mean) == pytest.approx(expected.mean(), rel=1e-5)
+    for some in (classes, classes[:, None]):  # As CIFAR's labels come, too.
+        mean = train.smoothed_crossentropy_class()(epsilon)(some, probabilities)
+        assert float(mean) == pytest.approx(expected.mean(), rel=1e-5)
 
 
 def softmax_model(loss):
@@ -298,6 +299,30 @@ def test_center_loss_has_one_value_in_both_forms(small):
     loss = loss_of(post, [pictures, classes], post_targets(classes))
     assert loss == pytest.approx(expected, rel=1e-5)
     assert loss_of(today, [pictures, classes], classes) == pytest.approx(expected, rel=1e-5)
+    column = classes[:, None]
+    assert loss_of(today, [pictures, column], column) == pytest.approx(expected, rel=1e-5)
+
+
+def test_flags_reach_the_networks(small):
+    flags = ["--epsilon", "0.3", "--margin", "0.7", "--center-weight", "0.4"]
+    args = train.parse_args(["--smoke", *flags])
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1)).astype("float32")
+    classes = np.arange(20) % 7
+    for kind, epsilon in (("plain", 0.0), ("smoothing", 0.3), ("center", 0.0)):
+        keras.utils.set_random_seed(1)
+        model = train.compiled_classifier(args, kind, 32)
+        inputs = [pictures, classes] if kind == "center" else pictures
+        expected = smoothing_by_hand(classes, model.predict(inputs, verbose=0), epsilon).mean()
+        if kind == "center":
+            features = keras.Model(model.inputs[0], model.get_layer("features").output)
+            [layer] = [layer for layer in model.layers if hasattr(layer, "centres")]
+            apart = features.predict(pictures, verbose=0) - np.asarray(layer.centres)[classes]
+            expected += 0.4 * np.square(apart).sum(1).mean()
+        found = model.evaluate(inputs, classes, verbose=0, return_dict=True)["loss"]
+        assert found == pytest.approx(expected, rel=1e-4)
+    for extra_dense, negatives in ((64, "hard"), (None, "random")):
+        model = train.compiled_triplets(args, 50, extra_dense, negatives)
+        assert (model.extra_dense, model.negatives, model.margin) == (extra_dense, negatives, 0.7)
 
 
 def test_center_loss_has_one_gradient_in_both_forms(small):
@@ -423,8 +448,10 @@ def test_losses_are_finite_and_float32_in_mixed_precision(small, policy):
 # --- A run ---
 def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
     flags = ["--smoke", "--run-dir", str(tmp_path / "run")]
-    for bad in (["--epochs", "0"], ["--epsilon", "1"], ["--batch-size", "1"], ["--margin", "0"]):
-        assert "expected" in error_of(train.main, [*flags, *bad])
+    bad = ["--epochs 0", "--epsilon 1", "--batch-size 1", "--margin 0", "--margin nan"]
+    bad += ["--learning-rate nan", "--center-weight inf"]
+    for words in bad:
+        assert "expected" in error_of(train.main, [*flags, *words.split()])
     assert "--faq is for" in error_of(train.main, [*flags, "--loss", "center", "--faq", "x.tsv"])
     assert "--data for" in error_of(train.main, [*flags, "--loss", "triplet", "--data", "x.npz"])
     too_large = ["--loss", "smoothing", "--batch-size", "390"]

@@ -72,6 +72,8 @@ def test_few_shot_accuracy_is_one_for_apart_classes_and_chance_for_none():
 def test_ranks_count_ties_against_the_answer():
     scores = np.array([[0.9, 0.1, 0.5], [0.2, 0.2, 0.2], [0.3, 0.2, 0.1]])
     assert texts.ranks_of(scores, np.array([0, 1, 2])).tolist() == [1, 3, 3]
+    scores[0] = scores[1, 0] = np.nan
+    assert texts.ranks_of(scores, np.array([0, 1, 2])).tolist() == [3, 3, 3]
 
 
 def test_word_scores_by_hand():
@@ -169,6 +171,8 @@ def test_a_faq_keeps_a_question_of_each_answer_to_validate_and_one_to_test(tmp_p
             assert ord(answers[number][2]) - 0x5E00 == (ord(question[2]) - 0x4E00) // 10
     again = texts.load_texts(str(path), 100, 100)[0]
     assert again["test"][0] == loaded["test"][0]
+    path.write_text(path.read_text(encoding="utf-8") * 3, encoding="utf-8")
+    assert texts.load_texts(str(path), 100, 100)[0]["test"][0] == loaded["test"][0]
 
 
 def test_stories_are_held_out_whole(tmp_path):
@@ -213,7 +217,7 @@ def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
     assert "faq.tsv line 25 is not UTF-8" in error_with(mixed)
     assert "holds no question" in error_with("\n\n")
     alone = error_with(good + "只问一次\t只答一次\n")
-    assert "line 25: only 1 of 3 questions have the answer '只答一次'" in alone
+    assert "line 25: only 1 of 3 different questions have the answer '只答一次'" in alone
     assert "only one answer" in error_with("甲\t丁\n乙\t丁\n丙\t丁\n")
     assert "stories are too few" in error_with("甲\t丁\n\n乙\t戊\n")
     missing = str(tmp_path / "none.tsv")

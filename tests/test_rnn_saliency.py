@@ -333,6 +333,21 @@ def test_a_killed_run_resumes_to_the_straight_one(
     assert_same_state(tmp_path / "straight" / "state.npz", tmp_path / "killed" / "state.npz")
 
 
+def test_a_stopped_run_does_not_go_on_with_other_data(table, tmp_path, monkeypatch, error_of):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    own = tmp_path / "own.csv"
+    own.write_text(table.read_text())
+    flags = ["--smoke", "--model", "ours", "--data", str(own), "--columns", "review", "label"]
+    flags += ["--run-dir", str(tmp_path / "run")]
+    monkeypatch.setattr(keras.Model, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(flags)
+    own.write_text("\n".join(table.read_text().split("\n")[:-2]))
+    assert "data_sha256 was" in error_of(train.main, [*flags, "--resume"])
+
+
 def test_ours_learns_and_explains(table, tmp_path, capsys, error_of):
     flags = ["--smoke", "--model", "ours", "--data", str(table), "--columns", "review", "label"]
     run_dir = tmp_path / "run"
@@ -348,6 +363,7 @@ def test_ours_learns_and_explains(table, tmp_path, capsys, error_of):
         whole, less = (model.predict(np.array([row]), verbose=0)[0, 0] for row in ids)
         expected = (whole - less) * (1 if whole >= 0.5 else -1)
         assert result["words"][place]["score"] == pytest.approx(expected, abs=1e-4)
+        assert result["label"] == ("positive" if whole >= 0.5 else "negative")
     asked = ["--run-dir", str(run_dir), "--method", "state", text]
     assert "knows occlusion only" in error_of(predict.main, asked)
 
@@ -358,6 +374,12 @@ def test_bad_flags_are_one_line(error_of, tmp_path):
     assert "start at 1" in error_of(train.main, [*flags, "--max-words", "0"])
     assert "no states" in error_of(train.main, [*flags, "--model", "ours", "--cell", "gru"])
     assert "lower --min-count" in error_of(train.main, [*flags, "--min-count", "9999"])
+    ids = {part: np.array([[1, 0], [0, 0]]) for part in ("valid", "test")}
+    subjects = [(keras.Model, None, None)] * 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faithfulness, "Subject", lambda *_: None)
+        said = error_of(faithfulness.study, subjects, ids, {"valid": None, "test": None}, 5)
+    assert "no valid review has two known words" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -387,13 +409,13 @@ def test_colours_tell_sign_and_strength():
 def test_json_and_page_in_a_fresh_process(smoke_run, tmp_path):
     """Cut as in training; a line without a known word is an error, the others are explained."""
     file = tmp_path / "reviews.txt"
-    file.write_text("房间很干净\n\n<b>房间</b>很脏\nxyz\n")
+    file.write_text("房间很干净\n\n<b>房间</b>很脏\nx\u2028yz\n", encoding="utf-8")
     flags = ["--json", "--file", str(file), "--html", str(tmp_path / "page.html")]
     command = [sys.executable, "rnn_saliency/predict.py", "--run-dir", str(smoke_run[0]), *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     [error] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "'xyz': no known word, in 1 of 3 texts" in error
+    assert "yz': no known word, in 1 of 3 texts" in error
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == 2
     for result, text in zip(results, ("房间很干净", "<b>房间</b>很脏"), strict=True):
@@ -415,6 +437,9 @@ def test_bad_texts_are_one_line(smoke_run, tmp_path, error_of, capsys):
     assert "the text is empty" in error_of(predict.main, [*run_dir, "  "])
     assert "not both" in error_of(predict.main, [*run_dir, "好", "--file", "a.txt"])
     assert "no known word" in error_of(predict.main, [*run_dir, "hello"])
+    for path in (tmp_path, tmp_path / "none" / "page.html"):
+        said = error_of(predict.main, [*run_dir, "好", "--html", str(path)])
+        assert "expected a file in a folder" in said
     (tmp_path / "empty.txt").write_text("\n")
     assert "is empty" in error_of(predict.main, [*run_dir, "--file", str(tmp_path / "empty.txt")])
     assert "none.txt" in error_of(predict.main, [*run_dir, "--file", str(tmp_path / "none.txt")])
