@@ -432,6 +432,10 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     for flag in ("--num-negatives", "--learning-rate"):
         for value in ("0", "-1"):
             assert "above 0" in error_of(train.main, [*start, flag, value])
+    few = tmp_path / "few.txt"
+    few.write_text("the cat sat on the mat here\n" * 20)
+    flags = [*start, "--data", str(few), "--min-count", "1", "--subsample", "1e-5"]
+    assert "of 140 words: raise it" in error_of(train.main, flags)
     assert "--model cbow" in error_of(train.main, [*start, "--fix", "masked-padding"])
     (tmp_path / "empty.txt").write_text("")
     assert "empty.txt" in error_of(train.main, ["--smoke", "--data", str(tmp_path / "empty.txt")])
@@ -444,6 +448,7 @@ def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
     line = error_of(train.main, [*start, "--window", "2", "--continue-from", str(other)])
     assert "--embedding-dim" in line
     go_on = [*start, "--window", "2", "--embedding-dim", "5", "--continue-from", str(other)]
+    go_on += ["--subsample", "1"]
     np.savez(tmp_path / "output.npz", counts=np.ones(3), weights=np.ones((3, 7)))
     assert "weights has (7,) a word" in error_of(train.main, go_on)
     assert not (tmp_path / "run" / "record.json").exists()

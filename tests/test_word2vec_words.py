@@ -94,6 +94,20 @@ def test_a_folder_is_read_in_order_without_hidden_files(lines, expected, tmp_pat
     assert_equal(load_corpus(folder, folder=tmp_path, workers=1), expected)
 
 
+def test_lists_of_words(lines, expected, tmp_path):
+    class Sentences:
+        def __iter__(self):
+            return (line.split() for line in lines)
+
+    for sentences in (list(Sentences()), Sentences(), iter(Sentences())):
+        assert_equal(load_corpus(sentences, folder=tmp_path, workers=1), expected)
+    assert len(list(tmp_path.glob("sentences-*.txt"))) == 1  # The same text, the same file.
+    assert_equal(
+        load_corpus((line.split() for line in lines[:9] * 50), folder=tmp_path),
+        (plain_loop([line.split() for line in lines[:9] * 50], 10)),
+    )
+
+
 def test_long_sentences_are_cut_at_10000_words(tmp_path):
     sentences = [["a"] * n for n in (9_999, 10_000, 10_001, 20_000, 35_000)] + [["b"] * 15_000]
     (tmp_path / "corpus").write_text("\n".join(map(" ".join, sentences)))
@@ -229,6 +243,10 @@ MISTAKES = {
         lambda folder: write(folder / "a", b"x\n" + b"y" * 600_000),
         "a: line 2: 262144 bytes without white space",
     ),
+    "strings": (lambda folder: ["some words"] * 99, "sentence 1: not a list of str"),
+    "numbers": (lambda folder: [["a"], ["a", 1]] * 99, "sentence 2: not a list of str"),
+    "spaces": (lambda folder: [["New York"]] * 99, "sentence 1: not a list of str"),
+    "empty list": (lambda folder: [], "no words in it"),
 } | {
     f"truncated {suffix}": (
         lambda folder, suffix=suffix: write(folder / f"a{suffix}", PACK[suffix](TEXT)[:-20]),
@@ -246,7 +264,7 @@ def test_a_mistake_is_one_line(mistake, error_of, tmp_path):
     for workers in (1, 2) if mistake in ("Latin-1", "truncated .gz") else (1,):
         assert message in error_of(load_corpus, source, folder=tmp_path / "cache", workers=workers)
     cache = tmp_path / "cache"
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not cache.exists() or not [p for p in cache.iterdir() if p.suffix != ".txt"]
 
 
 def test_damaged_packed_files_and_wrong_suffixes(error_of, tmp_path):

@@ -232,10 +232,11 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1 or args.subsample <= 0:
-        fail("--epochs, --window, --embedding-dim and --min-count start at 1, --subsample above 0")
-    if any(x is not None and x <= 0 for x in (args.num_negatives, args.learning_rate)):
-        fail("expected --num-negatives and --learning-rate above 0")
+    if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1:
+        fail("--epochs, --window, --embedding-dim and --min-count start at 1")
+    numbers = args.subsample, args.num_negatives, args.learning_rate
+    if any(number is not None and not 0 < number < np.inf for number in numbers):
+        fail("expected --subsample, --num-negatives and --learning-rate above 0")
     if args.fix and args.model != "cbow":
         fail("--fix is of --model cbow: the fast models are like word2vec.c as they are")
     fast, skip_gram = args.model.startswith("fast"), args.model.endswith("skipgram")
@@ -256,6 +257,8 @@ def main(argv=None):
         new = [word for word in old_words if word not in known]
         words, counts = words + new, np.append(counts, np.zeros(len(new), counts.dtype))
     keep = keep_probability(counts, total, args.subsample)
+    if (left := int((counts * keep).sum())) < 10:
+        fail(f"--subsample {args.subsample} leaves {left} of {total:,} words: raise it, as to 1")
     run = Run(args, "word2vec_keras")
     print(f"{notes['name']}: {total:,} words, {notes['num_words']:,} different ones kept")
 
@@ -264,9 +267,9 @@ def main(argv=None):
     sizes |= {} if args.model == "skipgram" else {"window": args.window}
     rate = args.learning_rate or RATES[args.model]
     if fast:
-        size = int((counts * keep).sum())  # A small text has small chunks, of at least two blocks.
-        chunk_size = min(CHUNK, max(2, size // STEPS // BLOCK) * BLOCK)
-        steps = math.ceil(size / chunk_size / STEPS) * STEPS
+        # A small text has small chunks, of at least two blocks.
+        chunk_size = min(CHUNK, max(2, left // STEPS // BLOCK) * BLOCK)
+        steps = math.ceil(left / chunk_size / STEPS) * STEPS
         noise = noise_table(counts)
         model = build_model(args.model, **sizes, chunk_size=chunk_size, block_size=BLOCK)
         compile_fast(model, rate, steps * args.epochs)
@@ -324,7 +327,7 @@ def main(argv=None):
         write_vectors(run.dir / name, words[1:], vectors[1:])
     metrics, details = evaluate(words[1:], vectors[1:], *sets)
     pictures = {}
-    if not args.data:
+    if not args.data and args.embedding_dim > 1:
         draw_pairs(run.dir / "vectors.png", words[1:], vectors[1:])
         pictures = {"vectors.png": "Pairs of words: the same relation, the same direction"}
     return run.finish(

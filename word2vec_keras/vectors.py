@@ -310,6 +310,8 @@ def draw_pairs(path, words, vectors, sections=("capital", "female", "past"), cou
     for axis, section in zip(figure.subplots(1, len(sections)), sections, strict=True):
         pairs = {(a, b): None for name, a, b, *_ in corpus.analogies("test") if name == section}
         pairs = [pair for pair in pairs if all(word in index for word in pair)][:count]
+        if not pairs:  # With a large --min-count.
+            continue
         x = np.array([[vectors[index[word]] for word in pair] for pair in pairs])
         x = x / np.linalg.norm(x, axis=-1, keepdims=True)
         flat = x.reshape(-1, x.shape[-1])

@@ -293,10 +293,27 @@ def cut_words(source, folder=CACHE, workers=None):
     return path
 
 
+def save_sentences(sentences, folder=CACHE):
+    """Path of a text made of lists of words, a sentence a line, named by what it holds.
+
+    Any iterable will do, a generator too, as it is gone through once.
+    """
+    digest, number, path = hashlib.sha256(), 0, Path(folder) / "sentences"
+    with replacing(path) as file:
+        for number, words in enumerate(sentences, 1):
+            line = "" if isinstance(words, str) else " ".join(map(str, words))
+            if line.split() != list(words):
+                fail(f"sentence {number}: not a list of str without spaces: {words!r:.60}")
+            file.write(f"{line}\n".encode())
+            digest.update(f"{line}\n".encode())
+    return path.rename(path.with_name(f"sentences-{digest.hexdigest()[:16]}.txt"))
+
+
 def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None):
     """Vocabulary and ids of a source; what was made of it is kept in `folder`.
 
-    With `segment`, jieba cuts Chinese text into words first. `workers` is a number of processes;
+    An iterable of lists of words is written to a file first. With `segment`, jieba cuts Chinese
+    text into words first. `workers` is a number of processes;
     default: one for each core, for a small text only this one.
 
     Returns:
@@ -304,6 +321,8 @@ def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None)
             0. Sentences of more than 10,000 words are cut, those without a known word left out.
         words, counts, total: as from build_vocabulary.
     """
+    if not isinstance(source, str | os.PathLike):
+        source = save_sentences(source, folder)
     if segment:
         source = cut_words(source, folder, workers)
     path = cache_path(folder, find_files(source), ".npy", min_count)
