@@ -6,11 +6,12 @@ pointed to, and probabilities are summed over the places of one word, never over
 """
 
 import hashlib
+import json
 from typing import NamedTuple
 
 import numpy as np
 
-from common.run import fail
+from common.run import fail, write_text
 from data.stories import BLANK
 
 MAX_WORDS = 1024  # Of a longer passage those around the blank are read.
@@ -107,6 +108,12 @@ def fingerprint(index, vector_words, vectors):
     for word in sorted(rows):
         digest.update(word.encode() + np.asarray(rows[word], "<f4").tobytes())
     return f"{len(rows):,} words, sha256 {digest.hexdigest()}"
+
+
+def save_words(path, model, vocabulary, characters):
+    """What predict.py needs to number words as train.py did."""
+    words = {"model": model, "vocabulary": vocabulary, "characters": characters}
+    write_text(path, json.dumps(words, ensure_ascii=False))
 
 
 class Lookup:

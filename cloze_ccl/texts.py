@@ -10,7 +10,6 @@ read as it is: traditional characters stay what they are, so that 貓 and 猫 ar
 import bz2
 import gzip
 import hashlib
-import json
 import lzma
 import re
 import sys
@@ -35,7 +34,7 @@ CLOSING = "”」』》)\u2019\uff09"
 
 # --- Lines ---
 def read_lines(path):
-    """The lines of a file in UTF-8, packed or not; none ends with a rarer sign, which is a word."""
+    """The lines of a file in UTF-8, packed or not; only \\n and \\r\\n end one."""
     path = Path(path)
     try:
         most, data = most_unpacked(path), bytearray()
@@ -196,14 +195,15 @@ def cut(text, keep=()):
     words = text.replace(BLANK, f" {BLANK} ").split()
     if segmented:
         return words
+    keep = {"".join(word.split()): word for word in keep}
     lcut, longest = tagger().tokenizer.lcut, max(map(len, keep), default=1)
     words = [w for part in words for w in ([part] if part == BLANK else lcut(part, HMM=False))]
     joined, at = [], 0
     while at < len(words):
         some = (n for n in range(longest, 1, -1) if "".join(words[at : at + n]) in keep)
         n = next(some, 1)
-        joined.append("".join(words[at : at + n]))
-        at += n
+        word, at = "".join(words[at : at + n]), at + n
+        joined.append(keep.get(word, word))
     return joined
 
 
@@ -286,18 +286,24 @@ def read_tests(paths):
             name = f"{path.parent.name} {name}"
         tests[name] = read_questions(path)
         if not any(question.answer for question in tests[name]):
-            fail(f"{path} has no answers: expected {name_of(path)}.answer beside it")
+            fail(f"{path} has no answers: expected a third field, or X.answer beside X.doc_query")
     return tests
+
+
+def find_official(folder, name):
+    """The files of this name in a folder, or else packed ones."""
+    found = (sorted(Path(folder).rglob(f"{name}{end}")) for end in ("", *OPENERS))
+    return next(filter(None, found), [])
 
 
 def load_files(source, story_files, tests):
     """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
     if source:
-        official = sorted(Path(source).rglob("train.doc_query*"))
+        official = find_official(source, "train.doc_query")
         if not official:
             fail(f"no train.doc_query in {source}: expected the official files of CMRC2017")
         name, questions = Path(source).name, read_questions(official[0])
-        tests = tests or sorted(Path(source).rglob("cloze.valid.doc_query*"))[:1]
+        tests = tests or find_official(source, "cloze.valid.doc_query")
         passages = {question.story: question.sentences for question in questions}
     else:
         name = " + ".join(Path(path).name for path in story_files)
@@ -315,13 +321,7 @@ def load_files(source, story_files, tests):
     return name, data | tested, left_out
 
 
-# --- Words ---
-def save_words(path, model, vocabulary, characters):
-    """What predict.py needs to number words as train.py did."""
-    words = {"model": model, "vocabulary": vocabulary, "characters": characters}
-    write_text(path, json.dumps(words, ensure_ascii=False))
-
-
+# --- Word vectors ---
 def read_vectors(path):
     """The words of a file in word2vec's text format, and float32 vectors (words, dimensions).
 

@@ -305,7 +305,7 @@ def main(argv=None):
     lookup = batches.Lookup(index, vocabulary, characters)
     run = Run(args, "cloze_ccl")
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
-    texts.save_words(run.dir / "words.json", kind, vocabulary, characters)
+    batches.save_words(run.dir / "words.json", kind, vocabulary, characters)
 
     model = build_model(kind, units=args.units, **sizes)
     all_sizes, rate = batches.sizes(kind, train), args.learning_rate

@@ -92,9 +92,9 @@ def build_triplet_model(encoder, extra_dense=64, margin=0.1):
     """The post's form: question, right and wrong answer in, the loss of each (batch, 1) out.
 
     max(0, margin + cosine with the wrong answer - cosine with the right one). Question and
-    answers share `encoder`; the question alone goes through one more linear layer, of as many
-    units, for it is not to be encoded as its answer is (None: it is). Compile with
-    output_is_loss, give fit dummy targets.
+    answers share `encoder`; the question alone goes through one more linear layer, for it is
+    not to be encoded as its answer is (None: it is); extra_dense is how many units that has,
+    those of the encoder. Compile with output_is_loss, give fit dummy targets.
 
     Returns:
         The model, and the question and the answer encoder: ids to vectors of length 1.

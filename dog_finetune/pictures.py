@@ -36,6 +36,7 @@ def open_picture(source, size=None):
     with Image.open(source) as image:
         if size:  # A large JPEG is decoded at a half, a quarter or an eighth, not below `size`.
             image.draft("RGB", (size, size))
+        image.load()
         with contextlib.suppress(Exception):  # Damaged Exif data do not say where up is.
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them.
@@ -231,13 +232,12 @@ def load_folder(root, valid=None, test=None, unlabelled=None, shares=(0.1, 0.1),
             test = given.pop()
         if given and not valid and given[0].name == "valid":
             valid = given[0]
-    names, parts = list(train), {"train": train}
+    names, parts, rows = list(train), {"train": train}, []
     if valid and test and Path(valid).resolve() == Path(test).resolve():
         fail(f"{valid} is to be validation and test set: expected different folders")
     if len(names) < 2:
         fail(f"{root}: one class, {names[0]}: expected two or more")
     parts |= {k: list_classes(v) for k, v in (("valid", valid), ("test", test)) if v}
-    rows = []
     for part, classes in parts.items():
         for name, paths in classes.items():
             if name not in names:

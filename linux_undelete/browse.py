@@ -19,8 +19,7 @@ BLOCK = 4096
 BATCH = 256
 # Which bytes, and which characters of two bytes, a sector of text may have before its zeros.
 BYTES = np.frombuffer(CONTROLS, "uint8") > 0
-WIDE = np.array([not NOT_TEXT.match(chr(i)) for i in range(0xD800)] + [False] * 0x2800)
-WIDE[0xF900:] = [not NOT_TEXT.match(chr(i)) for i in range(0xF900, 0x10000)]
+WIDE = np.array([not NOT_TEXT.match(chr(i)) for i in range(2**16)])
 
 
 def make_classifier(run_dir=None):
@@ -89,16 +88,19 @@ def browse(recovery, disk, start, classify, advance):
             wanted = [i for i in range(BATCH) if place + (i + 1) * BLOCK > covered]
             wanted = [i for i in wanted if blocks[i].any()]
             found = dict(zip(wanted, classify(blocks[wanted]) if wanted else [], strict=True))
-            texts = [(i * BLOCK, blocks[i], kind) for i, kind in found.items() if kind != "other"]
-            for i in (i for i, kind in found.items() if kind == "other"):
-                for start, end in text_parts(blocks[i]):
+            texts = []
+            for i, kind in found.items():
+                if kind != "other":
+                    texts.append((i * BLOCK, blocks[i], kind))
+                    continue
+                for first, end in text_parts(blocks[i]):
                     part = np.zeros(BLOCK, np.uint8)
-                    part[: end - start] = blocks[i, start:end]
-                    texts += [(i * BLOCK + start, part, *classify(part[None]))]
+                    part[: end - first] = blocks[i, first:end]
+                    texts.append((i * BLOCK + first, part, *classify(part[None])))
             with unbroken():
-                for start, block, kind in sorted(texts, key=lambda text: text[0]):
-                    at, encodings = first_place(block.tobytes())
-                    at += place + start
+                for first, text, kind in texts:
+                    at, encodings = first_place(text.tobytes())
+                    at += place + first
                     if kind == "other" or at < covered:
                         continue
                     number = recovery.add(at, 1, kind, encodings)

@@ -24,6 +24,7 @@ from linux_undelete.browse import browse, make_classifier
 from linux_undelete.disk import Disk, check_output, note
 from linux_undelete.recover import Recovery, unbroken
 from linux_undelete.report import describe, excerpt, printable, write_index
+from linux_undelete.texts import grow_best
 
 WINDOW = 64 << 10  # Bytes on either side of a hit in which its neighbouring lines are looked for.
 
@@ -77,10 +78,9 @@ def print_lines(args, disk, terms, finder):
             count += 1
             if offset < shown:
                 continue
+            encoding = grow_best(disk, offset, length, term.encodings).encoding
             around = (args.lines_before or 0, args.lines_after or 0)
-            read = {e: lines_around(disk, offset, length, *around, e) for e in term.encodings}
-            encoding = min(read, key=lambda e: read[e][1].count("\ufffd"))
-            shown, text = read[encoding]
+            shown, text = lines_around(disk, offset, length, *around, encoding)
             print(f"-- byte {offset:,}, {encoding}\n{printable(text)}")
     if not count:
         note("no hit")

@@ -50,8 +50,9 @@ class Recovery:
             if not (out / STATE).exists():
                 fail(f"there is nothing to resume in {out}: the scan leaves a {STATE} there")
             state = load_file(out / STATE)
-            if missing := self.state.keys() - (state.keys() if isinstance(state, dict) else ()):
-                fail(f"{out / STATE} is missing or damaged: no {min(missing)}")
+            needed = {*self.state, "bad"}
+            if missing := needed - (state.keys() if isinstance(state, dict) else set()):
+                fail(f"{out / STATE} is damaged: it has no {min(missing)}")
             for name, value in self.state["arguments"].items():
                 if state["arguments"].get(name) != value:
                     was = state["arguments"].get(name)

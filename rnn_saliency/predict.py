@@ -70,9 +70,9 @@ def explain(run_dir, texts, method=None):
             note = f"note: of {len(words):,} words the first {most:,} are read, as in training"
             print(f"{note}: {text[:20]}...", file=sys.stderr)
         reviews.append(words[:most])
-        number = len(ngram_ids(words, max_ngrams=None)) if settings["model"] == "ours" else 0
-        if number > len(ngram_ids(words)):
-            note = f"note: of {number:,} n-grams {len(ngram_ids(words)):,} are read, as in training"
+        found = ngram_ids(reviews[-1], max_ngrams=None) if settings["model"] == "ours" else []
+        if len(found) > (read := len(ngram_ids(reviews[-1]))):
+            note = f"note: of {len(found):,} n-grams {read:,} are read, as in training"
             print(f"{note}: {text[:20]}...", file=sys.stderr)
     if settings["model"] == "ours":
         if method not in (None, "occlusion"):

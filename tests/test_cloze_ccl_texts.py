@@ -205,6 +205,8 @@ def test_cutting_keeps_the_blank_and_the_options_whole():
     assert "大苹果树" in texts.cut("我有大苹果树", ["大苹果树", "苹果"])
     assert texts.cut("小猫有苹果。果然", ["果", "小猫"]) == ["小猫", "有", "苹果", "。", "果然"]
     assert texts.cut("a  b XXXXX") == ["a", "b", BLANK]
+    spaced = texts.cut("我住在New York,XXXXX很大,人也很多", ["New York"])
+    assert spaced[:3] == ["我", "住", "在"] and spaced[3:6] == ["New York", ",", BLANK]
     assert texts.cut("小猫 有 苹果 。XXXXX 笑") == ["小猫", "有", "苹果", "。", BLANK, "笑"]
     assert texts.cut("小猫看见 XXXXX") == ["小猫", "看见", BLANK]
 
@@ -260,6 +262,12 @@ def test_a_folder_with_the_official_files(write_questions, write, tmp_path, erro
     assert set(data) == {"train", "valid", "cloze.valid"} and notes["num_cloze.valid"] == 6
     (tmp_path / "valid" / "cloze.valid.answer").unlink()
     assert "cloze.valid.doc_query has no answers" in error_of(train.load_data, str(tmp_path))
+    for name in ("train.doc_query", "train.answer"):
+        (tmp_path / f"{name}.bak").write_text("")
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        (tmp_path / name).unlink()
+    (tmp_path / "valid" / "cloze.valid.doc_query").unlink()
+    assert set(train.load_data(str(tmp_path))[0]) == {"train", "valid", "test"}
     test = write("unknown.txt", CMRC)
     assert f"{test} has no answers" in error_of(train.load_data, None, (), [test], 10)
 

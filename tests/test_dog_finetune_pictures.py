@@ -108,6 +108,15 @@ def test_damaged_exif_data_do_not_hide_a_picture(tmp_path):
     assert len(raised) > 1
 
 
+def test_damaged_pixels_are_no_picture(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), "uint8")
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[len(data) // 2] ^= 255
+    with pytest.raises(pictures.UNREADABLE):
+        pictures.open_picture(io.BytesIO(data))
+
+
 def test_one_pixel_and_long_strips_are_read(tmp_path):
     Image.new("RGB", (1, 1), (9, 90, 200)).save(tmp_path / "1.png")
     assert (pictures.read_picture(tmp_path / "1.png", 16) == (9, 90, 200)).all()

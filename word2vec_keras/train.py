@@ -234,8 +234,8 @@ def main(argv=None):
     args = parse_args(argv)
     if min(args.epochs, args.window, args.embedding_dim, args.min_count) < 1:
         fail("--epochs, --window, --embedding-dim and --min-count start at 1")
-    numbers = args.subsample, args.num_negatives, args.learning_rate
-    if any(number is not None and not 0 < number < np.inf for number in numbers):
+    numbers = [n for n in (args.num_negatives, args.learning_rate) if n is not None]
+    if not all(0 < number < np.inf for number in numbers) or not args.subsample > 0:
         fail("expected --subsample, --num-negatives and --learning-rate above 0")
     if args.fix and args.model != "cbow":
         fail("--fix is of --model cbow: the fast models are like word2vec.c as they are")
@@ -257,8 +257,8 @@ def main(argv=None):
         new = [word for word in old_words if word not in known]
         words, counts = words + new, np.append(counts, np.zeros(len(new), counts.dtype))
     keep = keep_probability(counts, total, args.subsample)
-    if (left := int((counts * keep).sum())) < 10:
-        fail(f"--subsample {args.subsample} leaves {left} of {total:,} words: raise it, as to 1")
+    if (left := int((counts * keep).sum())) < 10:  # An epoch might have none to learn from.
+        fail(f"--subsample {args.subsample} leaves {left} of {total:,} words: 1 leaves all")
     run = Run(args, "word2vec_keras")
     print(f"{notes['name']}: {total:,} words, {notes['num_words']:,} different ones kept")
 

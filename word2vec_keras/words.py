@@ -298,7 +298,7 @@ def save_sentences(sentences, folder=CACHE):
 
     Any iterable will do, a generator too, as it is gone through once.
     """
-    digest, number, path = hashlib.sha256(), 0, Path(folder) / "sentences"
+    digest, path = hashlib.sha256(), Path(folder) / f"sentences-{os.getpid()}"
     with replacing(path) as file:
         for number, words in enumerate(sentences, 1):
             line = "" if isinstance(words, str) else " ".join(map(str, words))
@@ -306,7 +306,10 @@ def save_sentences(sentences, folder=CACHE):
                 fail(f"sentence {number}: not a list of str without spaces: {words!r:.60}")
             file.write(f"{line}\n".encode())
             digest.update(f"{line}\n".encode())
-    return path.rename(path.with_name(f"sentences-{digest.hexdigest()[:16]}.txt"))
+    named = path.with_name(f"sentences-{digest.hexdigest()[:16]}.txt")
+    if named.exists():  # An older file keeps its time, by which what was made of it is found.
+        path.unlink()
+    return named if named.exists() else path.rename(named)
 
 
 def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None):
