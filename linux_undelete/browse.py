@@ -6,6 +6,7 @@ block that is no text as a whole, short texts may stand at borders of 512 bytes.
 deleted cannot be seen from its blocks: all texts are listed.
 """
 
+import functools
 import re
 
 import numpy as np
@@ -17,9 +18,6 @@ from linux_undelete.texts import CONTROLS, NO_ACCIDENT, NOT_TEXT, SECTOR
 
 BLOCK = 4096
 BATCH = 256
-# Which bytes, and which characters of two bytes, a sector of text may have before its zeros.
-BYTES = np.frombuffer(CONTROLS, "uint8") > 0
-WIDE = np.array([not NOT_TEXT.match(chr(i)) for i in range(2**16)])
 
 
 def make_classifier(run_dir=None):
@@ -45,14 +43,22 @@ def first_place(block):
     return known.start() if known else 0, ("utf-8", "gbk")
 
 
+@functools.cache
+def units_of_text():
+    """Which of 256 bytes, and which of 65,536 characters of two bytes, may stand in a text."""
+    characters = [not NOT_TEXT.match(chr(number)) for number in range(2**16)]
+    return np.frombuffer(CONTROLS, "uint8") > 0, np.array(characters)
+
+
 def text_parts(block):
     """[(start, end)] of the sectors of a block that may be short texts, each up to its zeros.
 
     block: uint8 (4096,). What stands there still has to decode, which the rule sees.
     """
+    one_byte, two_bytes = units_of_text()
     heads = block.reshape(-1, SECTOR)[:, :64]
     begin = False
-    for kind, order in ((BYTES, "u1"), (WIDE, "<u2"), (WIDE, ">u2")):
+    for kind, order in ((one_byte, "u1"), (two_bytes, "<u2"), (two_bytes, ">u2")):
         units = heads.view(order)
         fits = kind[units]
         few = NO_ACCIDENT["utf-8"] // units.itemsize
@@ -63,10 +69,10 @@ def text_parts(block):
     for start in range(0, BLOCK, SECTOR):
         sector = block[start : start + SECTOR]
         length = SECTOR - int(np.argmax(sector[::-1] != 0)) if sector.any() else 0
-        text = length and BYTES[sector[:length]].all()
+        text = length and one_byte[sector[:length]].all()
         for order in ("<u2", ">u2") if length and not text else ():
             units = sector[: length + length % 2].view(order)
-            text = text or (WIDE[units].all() and len(units) > 1)
+            text = text or (two_bytes[units].all() and len(units) > 1)
         if text and whole:  # It goes on.
             parts[-1] = parts[-1][0], start + length
         elif text and length >= NO_ACCIDENT["utf-8"]:
