@@ -76,7 +76,7 @@ def network():
 
 
 STORY = "1 ||| 小熊 看见 XXXXX 。\n2 ||| 猴子 笑 了 。\n<qid_1> ||| 小熊 看见 XXXXX 。\n".encode()
-THREE = "1 ||| 小熊 看见 猴子 。\nXXXXX 笑 了 。 ||| XXXXX 笑 了 。 ||| 猴子\n".encode()
+THREE = "1 ||| 小熊 看见 猴子 。\n2 ||| XXXXX 笑 了 。 ||| 猴子\n".encode()
 ANSWERS = "<qid_1> ||| 猴子\n<qid_2> ||| 小熊\n".encode()
 VECTORS = "2 3\n小熊 1.5 -2 1e-3\nword 0 0 7\n".encode()
 BINARY = b"2 3\nbear " + np.arange(3, dtype="<f4").tobytes() + b"\nape " + bytes(12) + b"\n"
