@@ -26,7 +26,6 @@ class Item(NamedTuple):
     start: int  # Of the sentence with the blank,
     end: int  # and where it ends.
     answer: int  # The key of the answer, -1 if it is not among these words.
-    first: int = 0  # How many words of the passage come before them.
 
 
 def words_read(question):
@@ -49,7 +48,7 @@ def encode(question, index):
     start, end = int(ends[sentence]) - lengths[sentence], int(ends[sentence])
     keys = np.array([index.setdefault(word, len(index)) for word in words], "int32")
     answer = index[question.answer] if question.answer in words else -1
-    return Item(keys, blank, max(0, start - first), min(end - first, len(words)), answer, first)
+    return Item(keys, blank, max(0, start - first), min(end - first, len(words)), answer)
 
 
 def encode_all(questions, index):

@@ -93,21 +93,25 @@ def browse(recovery, disk, start, classify, advance):
             blocks = data.reshape(-1, BLOCK)
             wanted = [i for i in range(BATCH) if place + (i + 1) * BLOCK > covered]
             wanted = [i for i in wanted if blocks[i].any()]
-            found = dict(zip(wanted, classify(blocks[wanted]) if wanted else [], strict=True))
-            texts = []
-            for i, kind in found.items():
+            texts, parts, places = [], [], []
+            kinds = classify(blocks[wanted]) if wanted else []
+            for i, kind in zip(wanted, kinds, strict=True):
                 if kind != "other":
                     texts.append((i * BLOCK, blocks[i], kind))
                     continue
                 for first, end in text_parts(blocks[i]):
-                    part = np.zeros(BLOCK, np.uint8)
-                    part[: end - first] = blocks[i, first:end]
-                    texts.append((i * BLOCK + first, part, *classify(part[None])))
+                    parts.append(np.zeros(BLOCK, np.uint8))
+                    parts[-1][: end - first] = blocks[i, first:end]
+                    places.append(i * BLOCK + first)
+            kinds = classify(np.stack(parts)) if parts else []
+            texts += zip(places, parts, kinds, strict=True)
             with unbroken():
-                for first, text, kind in texts:
+                for first, text, kind in sorted(texts, key=lambda found: found[0]):
+                    if kind == "other":
+                        continue
                     at, encodings = first_place(text.tobytes())
                     at += place + first
-                    if kind == "other" or at < covered:
+                    if at < covered:
                         continue
                     number = recovery.add(at, 1, kind, encodings)
                     if number is not None:

@@ -70,10 +70,11 @@ def explain(run_dir, texts, method=None):
             note = f"note: of {len(words):,} words the first {most:,} are read, as in training"
             print(f"{note}: {text[:20]}...", file=sys.stderr)
         reviews.append(words[:most])
-        found = ngram_ids(reviews[-1], max_ngrams=None) if settings["model"] == "ours" else []
-        if len(found) > (read := len(ngram_ids(reviews[-1]))):
-            note = f"note: of {len(found):,} n-grams {read:,} are read, as in training"
-            print(f"{note}: {text[:20]}...", file=sys.stderr)
+        if settings["model"] == "ours":
+            number = len(ngram_ids(reviews[-1], max_ngrams=None))
+            if number > (read := len(ngram_ids(reviews[-1]))):
+                note = f"note: of {number:,} n-grams {read:,} are read, as in training"
+                print(f"{note}: {text[:20]}...", file=sys.stderr)
     if settings["model"] == "ours":
         if method not in (None, "occlusion"):
             fail(f"--method {method}: the n-gram model of {run_dir} knows occlusion only")

@@ -128,12 +128,11 @@ def test_a_long_passage_is_read_around_its_blank():
         words = [f"w{i}" for i in range(5000)]
         words[place] = BLANK
         index = {}
-        item = batches.encode(
-            Question("q", (tuple(words),), f"w{place + (1, -1)[place > 9]}"), index
-        )
+        question = Question("q", (tuple(words),), f"w{place + (1, -1)[place > 9]}")
+        item, (read, first) = batches.encode(question, index), batches.words_read(question)
         assert len(item.keys) == batches.MAX_WORDS and list(index)[item.keys[item.blank]] == BLANK
         assert item.answer >= 0 and (item.start, item.end) == (0, batches.MAX_WORDS)
-        assert words[item.first : item.first + batches.MAX_WORDS] == list(index)
+        assert words[first : first + batches.MAX_WORDS] == list(index) == read
 
 
 def test_baselines_by_hand():

@@ -309,15 +309,16 @@ def save_sentences(sentences, folder=CACHE):
     named = path.with_name(f"sentences-{digest.hexdigest()[:16]}.txt")
     if named.exists():  # An older file keeps its time, by which what was made of it is found.
         path.unlink()
-    return named if named.exists() else path.rename(named)
+        return named
+    return path.rename(named)
 
 
 def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None):
     """Vocabulary and ids of a source; what was made of it is kept in `folder`.
 
     An iterable of lists of words is written to a file first. With `segment`, jieba cuts Chinese
-    text into words first. `workers` is a number of processes;
-    default: one for each core, for a small text only this one.
+    text into words first. `workers` is a number of processes; default: one for each core, for a
+    small text only this one.
 
     Returns:
         ids: read-only int32 memmap, flat: the ids of the known words of each sentence, then one
