@@ -8,6 +8,7 @@ python dog_finetune/predict.py --export onnx
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from common.damage import first_line
 from common.run import fail, find_run, keras, load_file, ops, run_script, write_text
-from dog_finetune.features import predict
+from dog_finetune.features import CHUNK, predict
 from dog_finetune.pictures import (
     MOST_VIEWS,
     UNREADABLE,
@@ -27,6 +28,8 @@ from dog_finetune.pictures import (
     read_picture,
 )
 from dog_finetune.report import blend, scaled
+
+MOST_SHOWN = 60  # Pictures in a grid.
 
 
 def load_run(run_dir):
@@ -95,21 +98,37 @@ def export(model, notes, run_dir, kind):
     return run_dir / name
 
 
-def read_all(paths, size):
-    """The files of paths and folders, their pictures, and how many could not be read."""
-    files, pictures, unreadable = [], [], 0
+def list_files(paths):
+    """The files of paths and folders."""
+    files = []
     for path in paths:
         found = picture_paths(path) if path.is_dir() else [path]
-        if not found:
-            fail(f"no pictures in {path} itself")
-        for file in found:
-            try:
-                pictures.append(read_picture(file, size))
-                files.append(file)
-            except UNREADABLE as error:
-                print(f"error: {file}: {error}", file=sys.stderr)
-                unreadable += 1
-    return files, pictures, unreadable
+        files += found or fail(f"no pictures in {path} itself")
+    return files
+
+
+def read_each(files, size):
+    """Yields each file with its picture, None if it cannot be read: then a line says so."""
+    for file in files:
+        try:
+            picture = read_picture(file, size)
+        except UNREADABLE as error:
+            print(f"error: {file}: {error}", file=sys.stderr)
+            picture = None
+        yield file, picture
+
+
+def draw(path, model, notes, pictures, lines, truths=None, explained=False):
+    """A grid of pictures and what was said of them: hit or miss, and where the network looked."""
+    texts = [f"{line['label']} {line['probability']:.0%}" for line in lines]
+    for i, (line, truth) in enumerate(zip(lines, truths or [], strict=False)):
+        texts[i] += "\nhit" if truth == line["label"] else f"\nMISS: {truth}"
+    if explained:
+        labels = [notes["classes"].index(line["label"]) for line in lines]
+        seen = map(heat, pictures, explain(model, notes, np.stack(pictures), labels))
+        pictures = [picture for pair in zip(pictures, seen, strict=True) for picture in pair]
+        texts = [text for t in texts for text in (t, "where it looked")]
+    picture_grid(path, pictures, texts)
 
 
 def parse_args(argv=None):
@@ -119,7 +138,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("paths", nargs="*", type=Path, help="pictures and folders of pictures")
     add("--tta", type=int, default=1, metavar="N", help="mean over N views; default: 1")
-    add("--explain", action="store_true", help="a picture of where it looked")
+    add("--explain", action="store_true", help=f"where it looked, at most {MOST_SHOWN} pictures")
     add("--submission", type=Path, metavar="FILE", help="write lines CLASS<TAB>ID")
     add("--export", choices=("onnx", "saved_model"), help="write the network for other programs")
     add("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
@@ -141,45 +160,43 @@ def main(argv=None):
     if args.export:
         print(export(model, notes, run_dir, args.export))
         return []
-    truths, unreadable = None, 0
+    truths = None
     if args.paths:
-        files, pictures, unreadable = read_all(args.paths, notes["image_size"])
+        found = read_each(list_files(args.paths), notes["image_size"])
     else:
         examples = load_file(run_dir / "examples.npz")
-        pictures, truths = list(examples["pictures"]), examples["labels"]
-        files = [f"test picture {number}" for number in range(1, len(truths) + 1)]
-    lines = []
-    if pictures:
-        shares = probabilities(model, notes, pictures, args.tta)
+        truths = [names[label] for label in examples["labels"]]
+        found = [(f"test picture {n}", x) for n, x in enumerate(examples["pictures"], 1)]
+    found, lines, shown, unreadable = iter(found), [], [], 0
+    while chunk := list(itertools.islice(found, CHUNK)):
+        unreadable += sum(picture is None for _, picture in chunk)
+        chunk = [(file, picture) for file, picture in chunk if picture is not None]
+        if not chunk:
+            continue
+        files, some = zip(*chunk, strict=True)
+        shares = probabilities(model, notes, some, args.tta)
         best = np.argsort(-shares, -1, kind="stable")[:, :5]
         for file, share, top in zip(files, shares, best, strict=True):
             top5 = [[names[i], round(float(share[i]), 4)] for i in top]
             line = {"path": str(file), "label": top5[0][0], "probability": top5[0][1]}
-            lines.append(line | {"top5": top5})
-    for number, line in enumerate(lines):
-        if args.json:
-            print(json.dumps(line, ensure_ascii=False))
-        else:
-            text = ", ".join(f"{name} {share:.1%}" for name, share in line["top5"])
-            truth = f"  (it is {names[truths[number]]})" if truths is not None else ""
-            print(f"{line['path']}: {text}{truth}")
+            line["top5"] = top5
+            truth = truths[len(lines)] if truths else None
+            lines.append(line)
+            if args.json:
+                print(json.dumps(line, ensure_ascii=False))
+                continue
+            text = ", ".join(f"{name} {share:.1%}" for name, share in top5)
+            print(f"{file}: {text}" + (f"  (it is {truth})" if truths else ""))
+        if args.explain or truths:
+            shown += some[: MOST_SHOWN - len(shown)]
     if args.submission and lines:
         rows = [f"{line['label']}\t{Path(line['path']).stem}\n" for line in lines]
         write_text(args.submission, "".join(rows))
-    if pictures and (args.explain or truths is not None):
-        texts = [f"{line['label']} {line['probability']:.0%}" for line in lines]
-        if truths is not None:
-            for i, truth in enumerate(truths):
-                mark = "hit" if names[truth] == lines[i]["label"] else f"MISS: {names[truth]}"
-                texts[i] += f"\n{mark}"
-        if args.explain:
-            weights = explain(model, notes, np.stack(pictures), best[:, 0])
-            seen = [heat(p, w) for p, w in zip(pictures, weights, strict=True)]
-            pictures = [picture for pair in zip(pictures, seen, strict=True) for picture in pair]
-            texts = [text for t in texts for text in (t, "where it looked")]
+    if shown:
         path = run_dir / ("explained.png" if args.explain else "predictions.png")
-        picture_grid(path, pictures, texts)
-        print(f"picture: {path}", file=sys.stderr)
+        draw(path, model, notes, shown, lines[: len(shown)], truths, args.explain)
+        first = f", the first {len(shown)}" if len(shown) < len(lines) else ""
+        print(f"picture: {path}{first}", file=sys.stderr)
     if unreadable:
         raise SystemExit(2)
     return lines

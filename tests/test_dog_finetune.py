@@ -510,6 +510,27 @@ def test_predictions_in_a_fresh_process(smoke_run, folder, tmp_path):
     assert rows == [f"{line['label']}\t{Path(line['path']).stem}" for line in lines]
 
 
+def test_many_pictures_are_read_a_few_at_a_time(smoke_run, folder, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "CHUNK", 5)
+    monkeypatch.setattr(predict, "MOST_SHOWN", 7)
+    said, grids = [], []
+
+    def read(path, size):
+        said.append(len(capsys.readouterr().out.splitlines()))
+        return pictures.read_picture(path, size)
+
+    monkeypatch.setattr(predict, "read_picture", read)
+    monkeypatch.setattr(predict, "picture_grid", lambda path, *grid: grids.append(grid))
+    flags = ["--run-dir", str(smoke_run[0]), "--explain", str(folder / "breed_0")]
+    lines = predict.main(flags)
+    assert len(lines) == len(said) == 12
+    assert [i for i, count in enumerate(said) if count] == [5, 10] and said[5] == 5
+    ((seen, texts),) = grids
+    assert len(seen) == len(texts) == 2 * 7 and texts[1] == "where it looked"
+    assert texts[2].startswith(lines[1]["label"])
+    assert "the first 7" in capsys.readouterr().err
+
+
 def test_flags_of_predict_that_make_no_sense_are_one_line(smoke_run, folder, error_of):
     flags = ["--run-dir", str(smoke_run[0])]
     assert "1 to 12" in error_of(predict.main, [*flags, "--tta", "13"])
