@@ -165,6 +165,7 @@ def test_metrics_equal_a_loop():
     assert product["low"] < product["value"] < product["high"]
     assert details["confusions"][0][2] == max(wrong.values())
     assert len(details["confusions"]) == 10
+    assert all(wrong[truth, guess] == count for truth, guess, count in details["confusions"])
     assert details["coverage"][1]["read"] == np.mean(kept)
     right = ops.convert_to_numpy(train.whole_accuracy(labels, probabilities))
     assert right.mean() == pytest.approx(whole / 200)
@@ -190,6 +191,34 @@ def test_augmented_pictures_move_but_stay_pictures():
     assert all(not np.array_equal(a, b) for a, b in zip(x, moved, strict=True))
     assert np.array_equal(moved, pictures.augment(x, np.random.default_rng(0)))
     assert abs(float(moved.mean()) - float(x.mean())) < 10
+
+
+@pytest.mark.parametrize("recipe", ["ours", "post"])
+@pytest.mark.parametrize("own", [True, False])
+def test_rates_and_augmentation_of_a_recipe(recipe, own, folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(model, batches, epochs, steps_per_epoch, **_):
+        seen.update(x=next(batches)[0], last=epochs * steps_per_epoch, rates=[])
+        for step in range(seen["last"] + 1):
+            model.optimizer.iterations.assign(step)
+            seen["rates"].append(float(model.optimizer.learning_rate))
+        raise InterruptedError
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    words = ["--smoke", "--recipe", recipe, "--batch-size", "4", "--run-dir", str(tmp_path / "run")]
+    words += ["--data", str(folder)] if own else []
+    with pytest.raises(InterruptedError):
+        train.main(words)
+    steps, last = np.arange(seen["last"] + 1), seen["last"]
+    warmup = last // 10
+    falling = (1 + np.cos(np.pi * (steps - warmup) / (last - warmup))) / 2
+    ours = 2e-3 * np.where(steps < warmup, steps / warmup, falling)
+    assert warmup >= 4
+    assert np.allclose(seen["rates"], ours if recipe == "ours" else 1e-3, rtol=1e-4, atol=1e-8)
+    known = {x.tobytes() for x in train.load_data(train.parse_args(words))[0]["train"][0]}
+    as_they_are = all(x.tobytes() in known for x in seen["x"])
+    assert as_they_are == (recipe == "post" or not own)
 
 
 # --- Own pictures ---
@@ -355,6 +384,12 @@ def test_init_takes_over_all_but_what_does_not_fit(smoke_run):
     assert np.array_equal(model.layers[2].get_weights()[0], source.layers[2].get_weights()[0])
     before, after = (np.array(m.layers[-1].kernel) for m in (source, model))
     assert np.array_equal(after[:, :2], before[:, [2, 25]])
+
+
+def test_init_from_nowhere_is_one_line_and_leaves_no_folder(tmp_path, capsys):
+    words = ["--smoke", "--init", str(tmp_path / "none"), "--run-dir", str(tmp_path / "run")]
+    fails(capsys, lambda: train.main(words), "none", "missing")
+    assert not (tmp_path / "run").exists()
 
 
 def test_init_maps_every_head(capsys):
