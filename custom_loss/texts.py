@@ -64,7 +64,8 @@ def split_pairs(path, rows):
     """{split: rows}, and whether all splits share their answers.
 
     Whole stories are kept together, and there no answer and no question comes twice: the second
-    one is left out. Without stories the different questions of each answer are divided.
+    one is left out. Without stories the different questions of each answer are divided; one that
+    has two answers counts for the first.
     """
     rng = np.random.default_rng(SPLIT_SEED)
     splits = {"train": [], "valid": [], "test": []}
@@ -83,14 +84,18 @@ def split_pairs(path, rows):
         if min(map(len, splits.values())) < 2:
             fail(f"{path}: {len(stories)} stories are too few to train, validate and test on")
         return splits, False
-    by_answer = {}
+    by_answer, lines, answer_of = {}, {}, {}
     for row in rows:
-        by_answer.setdefault(row[2], {}).setdefault(row[1], row)
+        number, question, answer, _ = row
+        lines.setdefault(answer, number)
+        mine = by_answer.setdefault(answer, {})
+        if answer_of.setdefault(question, answer) == answer:
+            mine.setdefault(question, row)
     for answer, mine in by_answer.items():
         mine = list(mine.values())
         if len(mine) < 3:
             fail(
-                f"{path} line {mine[0][0]}: only {len(mine)} of 3 different questions have the "
+                f"{path} line {lines[answer]}: only {len(mine)} of 3 different questions have the "
                 f"answer {answer[:20]!r}; it needs one each to train, validate and test, "
                 "or the file empty lines between stories that are kept together"
             )

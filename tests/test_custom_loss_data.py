@@ -173,6 +173,11 @@ def test_a_faq_keeps_a_question_of_each_answer_to_validate_and_one_to_test(tmp_p
     assert again["test"][0] == loaded["test"][0]
     path.write_text(path.read_text(encoding="utf-8") * 3, encoding="utf-8")
     assert texts.load_texts(str(path), 100, 100)[0]["test"][0] == loaded["test"][0]
+    # Asked again with another answer, a question still stands in one split, with its first one.
+    lines = path.read_text(encoding="utf-8").splitlines()
+    twice = [f"{line.split(chr(9))[0]}\t{loaded['train'][2][0]}" for line in lines]
+    path.write_text("\n".join(lines + twice), encoding="utf-8")
+    assert texts.load_texts(str(path), 100, 100)[0]["test"][0] == loaded["test"][0]
 
 
 def test_stories_are_held_out_whole(tmp_path):
@@ -218,6 +223,10 @@ def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
     assert "holds no question" in error_with("\n\n")
     alone = error_with(good + "只问一次\t只答一次\n")
     assert "line 25: only 1 of 3 different questions have the answer '只答一次'" in alone
+    again = error_with(
+        good + "".join(f"{line.split(chr(9))[0]}\t又答\n" for line in good.split("\n")[:5])
+    )
+    assert "line 25: only 0 of 3 different questions have the answer '又答'" in again
     assert "only one answer" in error_with("甲\t丁\n乙\t丁\n丙\t丁\n")
     assert "stories are too few" in error_with("甲\t丁\n\n乙\t戊\n")
     missing = str(tmp_path / "none.tsv")
