@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -42,22 +43,30 @@ def devices_below(number, system=SYSTEM):
 
 
 def device_of_folder(folder, mounts=MOUNTS, stat_of=os.stat):
-    """The (major, minor) a folder is stored on, or None where the kernel does not say.
-
-    Btrfs and some others number their file systems 0:N; the mount table names the device then.
-    """
+    """The (major, minor) a folder is stored on, or None where the kernel does not say."""
     while not folder.exists():
         folder = folder.parent
     number = stat_of(folder).st_dev
-    number = os.major(number), os.minor(number)
-    if number[0]:
-        return number
-    for fields in mount_table(mounts):
-        source = fields[fields.index("-") + 2]
-        if fields[2] == f"{number[0]}:{number[1]}" and source.startswith("/dev/"):
+    if os.major(number):
+        return os.major(number), os.minor(number)
+    # Btrfs and some others number each of their volumes 0:N, and the mount table 0:M.
+    lines = [fields for fields in mount_table(mounts) if folder.is_relative_to(fields[4])]
+    return (
+        device_of_mount(max(reversed(lines), key=lambda f: len(f[4])), stat_of) if lines else None
+    )
+
+
+def device_of_mount(fields, stat_of=os.stat):
+    """The (major, minor) of the device that a line of the mount table is of, or None."""
+    major, minor = map(int, fields[2].split(":"))
+    source = fields[fields.index("-") + 2]
+    if not major and source.startswith("/dev/"):
+        try:
             device = stat_of(source).st_rdev
-            return os.major(device), os.minor(device)
-    return None
+        except OSError:  # As /dev/root.
+            return None
+        major, minor = os.major(device), os.minor(device)
+    return (major, minor) if major else None
 
 
 def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
@@ -83,7 +92,8 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
     if place is None:
         said = f"reading {image} (read-only); see that {out} lies on another disk: no telling here"
     for fields in mount_table(mounts):
-        if fields[2] == f"{number[0]}:{number[1]}" and "rw" in fields[5].split(","):
+        mounted = device_of_mount(fields, stat_of)
+        if mounted and number in devices_below(mounted, system) and "rw" in fields[5].split(","):
             said += (
                 f"\n{image} is mounted at {fields[4]}: every write may destroy what you look for;"
             )
@@ -92,9 +102,12 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
 
 
 def mount_table(mounts):
-    """The fields of each line of /proc/self/mountinfo."""
+    """The fields of each line of /proc/self/mountinfo; the fifth is where it is mounted."""
     text = mounts.read_text(errors="surrogateescape") if mounts.exists() else ""
-    return [line.split(" ") for line in text.split("\n") if line]
+    lines = [line.split(" ") for line in text.split("\n") if line]
+    for fields in lines:  # A blank is written \040 there.
+        fields[4] = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), fields[4])
+    return lines
 
 
 class Disk:

@@ -480,7 +480,8 @@ def test_the_devices_below_a_device(system):
         ((8, 0), (8, 5), True),  # The whole disk of the partition.
         ((8, 5), (253, 0), True),  # An encrypted volume on it.
         ((8, 6), (8, 5), False),  # Another partition.
-        ((8, 5), (0, 35), True),  # Btrfs numbers its own devices; the mount table knows.
+        ((8, 5), (0, 35), True),  # Btrfs: the mount table names the device, by another number.
+        ((8, 0), (0, 35), True),
         ((8, 6), (0, 35), False),
         ((8, 5), (0, 36), False),  # In memory.
     ],
@@ -493,15 +494,45 @@ def test_output_on_the_scanned_device_is_refused(
         devices = {"st_dev": os.makedev(*place), "st_rdev": os.makedev(*scanned_or_mounted)}
         return types.SimpleNamespace(st_mode=stat.S_IFBLK, **devices)
 
-    mounts = tmp_path / "mounts"
-    lines = "1 0 0:35 / /data rw - btrfs /dev/there rw", "2 0 0:36 / /x rw - tmpfs x rw"
+    mounts, folder = tmp_path / "mounts", tmp_path / "a folder"
+    folder.mkdir()
+    here = str(folder).replace(" ", "\\040")
+    source = {35: "btrfs /dev/there", 36: "tmpfs tmpfs"}.get(place[1], "ext4 /dev/sda5")
+    lines = "1 0 0:30 / / rw - btrfs /dev/none rw", f"2 0 0:31 / {here} rw - {source} rw"
     mounts.write_text("\n".join([*lines, "3 0 8:6 / /home rw,relatime - ext4 /dev/sda6 rw\n"]))
-    words = "/dev/fake", tmp_path / "new/out", system, mounts, stat_of
+    words = "/dev/fake", folder / "new/out", system, mounts, stat_of
     if refused:
         assert "/dev/fake" in error_of(disk.check_output, *words)
     else:
         said = disk.check_output(*words)
         assert "read-only" in said and ("remount,ro /home" in said) == (scanned == (8, 6))
+
+
+@pytest.mark.parametrize(
+    ("line", "scanned", "named"),
+    [
+        ("1 0 0:31 / /data rw - btrfs /dev/there rw", (8, 5), "/data"),
+        ("1 0 8:5 / /data rw - ext4 /dev/sda5 rw", (8, 0), "/data"),  # A partition of the disk.
+        ("1 0 8:5 / /my\\040data rw - ext4 /dev/sda5 rw", (8, 5), "/my data"),
+        ("1 0 8:5 / /data ro - ext4 /dev/sda5 ro", (8, 5), None),
+        ("1 0 0:31 / /data rw - tmpfs tmpfs rw", (8, 5), None),
+        ("1 0 0:31 / /data rw - ext4 /dev/none rw", (8, 5), None),
+    ],
+)
+def test_a_scanned_disk_that_is_mounted_for_writing_is_named(
+    tmp_path, system, line, scanned, named
+):
+    def stat_of(path):
+        if str(path) == "/dev/none":
+            raise FileNotFoundError
+        number = (8, 5) if str(path) == "/dev/there" else scanned
+        devices = {"st_dev": os.makedev(9, 1), "st_rdev": os.makedev(*number)}
+        return types.SimpleNamespace(st_mode=stat.S_IFBLK, **devices)
+
+    (tmp_path / "mounts").write_text(line + "\n")
+    words = "/dev/fake", tmp_path / "out", system, tmp_path / "mounts", stat_of
+    said = disk.check_output(*words)
+    assert (f"mounted at {named}:" in said) if named else "mounted" not in said
 
 
 def test_the_image_itself_is_refused_and_nothing_was_read(tmp_path, monkeypatch, system, error_of):
