@@ -33,6 +33,8 @@ from report import page, read_log
 
 ROOT = Path(__file__).resolve().parent
 COLUMNS = ("experiment", "what", "post", "ours (95%)", "data", "minutes", "status")
+# Metrics that another machine cannot have again: a speed, the files that lie on it.
+OF_THE_MACHINE = "a second", "of this machine"
 FINISHED = "# finished\n"  # The last line of a log: both scripts came to their end.
 
 
@@ -121,15 +123,15 @@ def read_records(experiment):
 
 def choose_run(job, name, commit, dirty):
     """Finds the job's record, else its stopped run, else a folder that is free."""
-    runs = ROOT / "runs" / job.experiment
+    runs, backend = ROOT / "runs" / job.experiment, os.environ.get("KERAS_BACKEND") or "tensorflow"
     runs.mkdir(parents=True, exist_ok=True)
     for path, record in read_records(job.experiment):
         same = (record["commit"], record["dirty"], dirty) == (commit, False, False) and commit
-        same = same and record["backend"] == os.environ.get("KERAS_BACKEND", record["backend"])
+        same = same and record["backend"] == backend
         if same and recorded_arguments(record) == job.arguments and path.is_relative_to(runs):
             job.run_dir, job.record, job.recorded = path.parent, record, True
             return
-    first = f"# {commit}: train.py {shlex.join(job.arguments)}\n"
+    first = f"# {commit}, {backend}: train.py {shlex.join(job.arguments)}\n"
     for number in count():
         job.run_dir = runs / (f"{name}-seed{job.seed}" + (f"-{number}" if number else ""))
         if not job.run_dir.exists() or not any(job.run_dir.iterdir()):
@@ -311,7 +313,7 @@ def against_recorded(committed, records, metric, share=False):
         [record["metrics"][metric] for record in group if metric in record["metrics"]]
         for group in (committed, records)
     )
-    if not old or not new:
+    if not old or not new or any(part in metric for part in OF_THE_MACHINE):
         return ""
     value, *_ = row_interval(new)
     low, high = expected_interval(old, len(new))

@@ -283,9 +283,8 @@ def main(argv=None):
     steps = len(y_train) // args.batch_size
     if steps == 0:
         fail(f"{len(y_train)} training captchas do not fill a batch of {args.batch_size}")
-    args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
     source, source_alphabet, _ = load_run(args.init) if args.init else (None, None, None)
-    run = Run(args, "captcha_xception")
+    run = Run(args, "captcha_xception", notes["sha256"])
     print(", ".join(f"{len(labels)} {split}" for split, (_, labels) in splits.items()))
     sizes = (x_train.shape[1:], y_train.shape[1], len(alphabet))
     model = build_model(args.model, *sizes, args.weights)

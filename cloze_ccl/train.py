@@ -303,7 +303,8 @@ def main(argv=None):
     own = {"post": ("match", "num_layers"), "ours": ("without",)}
     sizes |= {name: getattr(args, name) for name in own.get(kind, ())}
     lookup = batches.Lookup(index, vocabulary, characters)
-    run = Run(args, "cloze_ccl")
+    used = {"vectors": batches.fingerprint(index, *vectors)} if args.vectors else {}
+    run = Run(args, "cloze_ccl", [notes["sha256"], *used.values()])
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
     batches.save_words(run.dir / "words.json", kind, vocabulary, characters)
 
@@ -335,13 +336,12 @@ def main(argv=None):
     best = max(run.history, key=lambda entry: (entry["val_accuracy"], entry["epoch"]))
     metrics, details = reading.evaluate(model, kind, data, encoded, lookup, list(index), run.dir)
     details["validation accuracy"] = f"{best['val_accuracy']:.4f}"
-    details |= {"vectors": batches.fingerprint(index, *vectors)} if args.vectors else {}
     return run.finish(
         row=row_name(args, notes["name"]),
         data=notes,
         metrics=metrics,
         selection=f"best validation epoch {best['epoch']} of {args.epochs}",
-        details=details,
+        details=details | used,
         pictures={"attention.svg": "Test passages, each word as dark as it is probable"},
     )
 

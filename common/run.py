@@ -73,9 +73,15 @@ def run_script(main):
         keep_memory()
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nstopped; train.py goes on with the same command and --resume", file=sys.stderr)
+        training = Path(sys.argv[0]).name == "train.py"
+        more = "; the same command with --resume goes on" if training else ""
+        print(f"\nstopped{more}", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # As of `| head`: nobody reads on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
         if error.errno is None:
             raise  # Not the system's word: a bug of ours.
@@ -105,9 +111,10 @@ def parse_run_args(parser, presets, argv):
 class Run:
     """The folder of one run: never shared with another process, never overwritten."""
 
-    def __init__(self, args, experiment):
+    def __init__(self, args, experiment, data_sha256=None):
         self.args, self.start, self.history = args, time.time(), []
         kept = {k: v for k, v in vars(args).items() if k not in ("run_dir", "resume", "command")}
+        kept |= {"backend": keras.backend.backend(), "data_sha256": data_sha256}
         given = json.loads(json.dumps(kept, default=str))
         git = f"2>/dev/null git -C {shlex.quote(str(ROOT))}"  # Asked now: the code that will run.
         self.record = {"experiment": experiment, "seed": args.seed, "arguments": given}
@@ -173,9 +180,10 @@ class Run:
     def finish(self, *, row, data, metrics, selection=None, details=None, pictures=None):
         """Writes record.json and returns it. `row` names its line in the README's table."""
         backend, version = keras.backend.backend(), importlib.metadata.version
-        device = f"{os.uname().machine} CPU, {os.cpu_count()} cores"
-        if "cpu" not in str(ops.zeros(1).device).lower():
-            device = getoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
+        device, place = f"{os.uname().machine} CPU, {os.cpu_count()} cores", ops.zeros(1).device
+        if "cpu" not in str(place).lower():
+            names = getoutput("2>/dev/null nvidia-smi --query-gpu=name --format=csv,noheader")
+            device = ", ".join(sorted(set(names.split("\n")))) or str(place)
         record = self.record | {"row": row, "resumed": self.args.resume, "backend": backend}
         record |= {"date": time.strftime("%F %T %z"), "seconds": round(time.time() - self.start, 1)}
         record |= {"versions": {p: version(p) for p in ("keras", backend, "numpy", "pillow")}}
@@ -199,7 +207,7 @@ def find_run(experiment, run_dir=None, stopped=None):
     where, name = run_dir or RUNS / experiment, "arguments.json" if stopped else "record.json"
     paths = where.glob(name if run_dir else f"*/{name}")
     paths = [p for p in paths if bool(stopped) != p.with_name("record.json").exists()]
-    found = {p: load_file(p) for p in paths}
+    found = {p: x for p in paths if isinstance(x := load_file(p), dict)}
     if not stopped:
         found = {p: x for p, x in found.items() if x.get("experiment") == experiment}
     if not found:

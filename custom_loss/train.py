@@ -322,8 +322,7 @@ def main(argv=None):
     if (args.faq and "triplet" not in args.loss) or (args.data and args.loss == ["triplet"]):
         fail("--faq is for --loss triplet, --data for the two others")
     digits, texts, notes = load_data(args)
-    args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
-    run = Run(args, "custom_loss")
+    run = Run(args, "custom_loss", notes["sha256"])
     print(f"{notes['name']}: {', '.join(f'{k} {v}' for k, v in notes.items() if k[:3] == 'num')}")
     results = []
     if digits:

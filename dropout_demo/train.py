@@ -250,7 +250,7 @@ def main(argv=None):
     if not 0 < args.learning_rate < np.inf:
         fail("--learning-rate: expected a number above 0")
     splits, notes = load_data(args.data, args.num_train, args.num_valid, args.num_test)
-    run = Run(args, "dropout_demo")
+    run = Run(args, "dropout_demo", notes["sha256"])
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]
     print(f"{notes['name']}: {args.num_train} / {args.num_valid} / {args.num_test} pictures")
     metrics = compare_with_keras(seed=args.seed)

@@ -127,7 +127,7 @@ class Disk:
         except FileNotFoundError:
             fail(f"there is no {path}: give a block device (see lsblk) or an image file")
         except PermissionError:
-            fail(f"no permission to read {path}: a disk needs root (sudo)")
+            fail(f"no permission to read {path}: a disk needs root: sudo {sys.executable} ...")
         self.size = os.lseek(self.fd, 0, os.SEEK_END)
         self.regular = stat.S_ISREG(mode)
 

@@ -119,7 +119,8 @@ def show_open_files(out_dir=None, as_json=False):
     if not entries and not as_json:
         print("no deleted file is still open")
     if denied:
-        print(f"{len(denied)} processes could not be looked into: try sudo", file=sys.stderr)
+        rest = f"{len(denied)} processes could not be looked into"
+        print(f"{rest}: try sudo {sys.executable} ...", file=sys.stderr)
     if failed:
         fail(f"{failed} of {len(entries)} files could not be copied")
     return entries

@@ -8,7 +8,8 @@
     python linux_undelete/predict.py --open-files --out rescued  # deleted, but open somewhere
 
 Stop writing to the disk first. The disk is only read, and --out must lie on another one. Phrases
-need neither Keras nor a trained model. Open found/index.html, best guess first.
+need neither Keras nor a trained model. A disk needs root: sudo .venv/bin/python.
+Open found/index.html, best guess first.
 """
 
 import argparse

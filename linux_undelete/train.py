@@ -271,7 +271,7 @@ def main(argv=None):
     steps = len(y_train) // args.batch_size
     if steps < 1:
         fail(f"{len(y_train)} blocks are no batch of {args.batch_size}: lower --batch-size")
-    run = Run(args, "linux_undelete")
+    run = Run(args, "linux_undelete", notes["sha256"])
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
     model = build_model(len(KINDS))
     schedule = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps * args.epochs)

@@ -271,8 +271,7 @@ def main(argv=None):
         fail(f"{notes['name']}: no word occurs {args.min_count} times: lower --min-count")
     x = {part: number(args, vocabulary, words) for part, (words, _, _) in data.items()}
     y = {part: labels for part, (_, labels, _) in data.items()}
-    args.data_sha256 = notes["sha256"]  # So that --resume notices when the data have changed.
-    run = Run(args, "rnn_saliency")
+    run = Run(args, "rnn_saliency", notes["sha256"])
     print(*(f"{name}: {note}" for name, note in notes.items() if name != "sha256"), sep=", ")
     settings = {"model": args.model, "max_words": args.max_words}
     save_words(run.dir / "words.json", vocabulary, cutter, **settings)

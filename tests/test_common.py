@@ -183,6 +183,15 @@ def test_resume_with_other_arguments_is_refused(tmp_path, error_of, argv, reason
     assert "--resume with other arguments" in message and reason in message
 
 
+def test_resume_with_another_backend_or_other_data_is_refused(tmp_path, error_of, monkeypatch):
+    Run(parse("--run-dir", tmp_path), "toy", "0123abcd")._lock.close()
+    message = error_of(Run, parse("--run-dir", tmp_path, "--resume"), "toy", "4567")
+    assert "data_sha256 was 0123abcd, now 4567" in message
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    message = error_of(Run, parse("--run-dir", tmp_path, "--resume"), "toy", "0123abcd")
+    assert "backend was " in message and "now another" in message
+
+
 def test_resume_without_a_folder_takes_the_stopped_run_and_not_the_finished_one(runs):
     stopped = Run(parse(), "toy")
     stopped._lock.close()
@@ -231,6 +240,9 @@ def test_find_run_takes_the_newest_finished_run(runs, error_of):
     assert find_run("toy", folders[0]) == folders[0]
     message = error_of(find_run, "toy", stopped.dir)
     assert str(stopped.dir) in message and "--resume" in message
+    odd = folders[0].with_name("odd")
+    odd.mkdir()
+    (odd / "record.json").write_text("[1, 2]")
     finish(Run(parse("--smoke"), "toy"))
     assert "another experiment's" in error_of(find_run, "other", folders[0])
     assert find_run("toy") == folders[1]  # A smoke run is newer, but proves nothing.
@@ -249,6 +261,48 @@ def test_the_record_holds_what_a_reader_needs_to_repeat_the_run(tmp_path):
     assert record["device"].strip() and len(record["device"].splitlines()) == 1
     assert record["metrics"] == metrics
     assert record["selection"] == "best training epoch 2"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("NVIDIA H100\nNVIDIA H100", "NVIDIA H100"),
+        ("NVIDIA L4\nNVIDIA A10", "NVIDIA A10, NVIDIA L4"),
+        ("", "tpu:0"),  # No nvidia-smi.
+    ],
+)
+def test_a_record_names_other_devices_in_one_line(tmp_path, monkeypatch, said, expected):
+    run = Run(parse("--run-dir", tmp_path), "toy")
+
+    class Ops:
+        zeros = staticmethod(lambda shape: argparse.Namespace(device="tpu:0"))
+
+    monkeypatch.setattr(common.run, "ops", Ops)
+    monkeypatch.setattr(common.run, "getoutput", lambda command: said)
+    assert finish(run)["device"] == expected
+
+
+@pytest.mark.parametrize("name", ["train.py", "predict.py"])
+def test_only_a_training_that_is_stopped_can_go_on(name, monkeypatch, capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", [f"toy/{name}"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(main)
+    said = capsys.readouterr().err
+    assert stop.value.code == 130 and "stopped" in said
+    assert ("--resume" in said) == (name == "train.py")
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_output_that_nobody_reads_on_is_no_error(lines):
+    code = f"from common.run import run_script; run_script(lambda: print('line\\n' * {lines}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == b""
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])

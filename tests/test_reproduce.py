@@ -21,7 +21,7 @@ TRAIN = '''"""Learns <nothing> & quickly.
 
 Blog post: https://kexue.fm/archives/1
 """
-import argparse, json, subprocess, sys, time
+import argparse, json, os, subprocess, sys, time
 from pathlib import Path
 
 from PIL import Image
@@ -49,7 +49,8 @@ history = [{"epoch": i, "loss": 1 / i, "val_loss": 2 / i, "accuracy": 0.5} for i
 record = {
     "row": "ours, <quick>", "command": f"python {name}/train.py {' '.join(sys.argv[1:])}",
     "seed": args.seed, "arguments": arguments, "resumed": args.resume, "commit": commit,
-    "dirty": False, "date": "2026-01-02", "seconds": 90, "backend": "numpy",
+    "dirty": False, "date": "2026-01-02", "seconds": 90,
+    "backend": os.environ.get("KERAS_BACKEND") or "tensorflow",
     "device": "abacus", "versions": {"keras": "3"}, "data": {"name": "drawn"},
     "history": history, "pictures": {"red.png": "A <red> picture", "lost.png": "A lost one"},
     "metrics": {"accuracy": {"value": 0.9 + args.seed / 100, "n": 50, "low": 0.8, "high": 0.96}},
@@ -128,6 +129,15 @@ def test_failure_does_not_stop_the_others(tree, capsys):
     assert not re.findall(r"(?:src=|url\(|@import|<link[^>]*href=)[\"']?https?:", page)
 
 
+def test_a_run_of_another_backend_is_another_run(tree, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert reproduce.main(["--only", "good_demo"]) == 0
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert reproduce.main(["--only", "good_demo"]) == 0
+    assert "recorded before" not in capsys.readouterr().out
+    assert records(tree) == ["good_demo/quick-seed0", "good_demo/quick-seed0-1"]
+
+
 def test_recorded_runs_are_skipped(tree, capsys):
     only = ["--only", "good_demo"]
     assert reproduce.main(only) == 0
@@ -159,7 +169,7 @@ def test_numbers_are_compared_with_the_recorded_ones(value, low, high, expected,
     """Two new seeds, mean .905, against one committed record: 1.22 times its interval."""
     metrics = {"accuracy": {"value": value, "n": 50, "low": low, "high": high}}
     old = {"row": "ours, <quick>", "metrics": metrics, "command": "python good_demo/train.py --old"}
-    more = {"commit": "0" * 12, "dirty": False, "backend": "numpy", "seconds": 90}
+    more = {"commit": "0" * 12, "dirty": False, "backend": "tensorflow", "seconds": 90}
     path = tree / "good_demo" / "results" / "ours-seed0.json"
     path.write_text(json.dumps(old | more))
     assert reproduce.main(["--only", "good_demo", "slow_demo", "--seeds", "0", "1"]) == 0
@@ -178,6 +188,17 @@ def test_new_seeds_are_expected_where_95_of_100_lie(count):
         low, high = reproduce.expected_interval(numbers, count)
         hits += low <= new <= high
     assert 0.935 < hits / 2000 < 0.965
+
+
+def test_speeds_are_not_compared():
+    slow, fast = ({"metrics": {"blocks a second": mean_of(n)}} for n in (1000, 9000))
+    assert reproduce.against_recorded([slow], [fast], "blocks a second") == ""
+    slow, fast = ({"metrics": {"blocks": mean_of(n)}} for n in (1000, 9000))
+    assert "OUTSIDE" in reproduce.against_recorded([slow], [fast], "blocks")
+
+
+def mean_of(number):
+    return {"value": number, "low": 0.9 * number, "high": 1.1 * number}
 
 
 def test_an_expected_share_ends_at_1():

@@ -15,9 +15,8 @@ from conftest import EXPERIMENTS
 
 from common.run import ROOT, keras
 from common.table import read_results
-from reproduce import expected_interval, recorded_arguments
+from reproduce import OF_THE_MACHINE, expected_interval, recorded_arguments
 
-OF_THE_MACHINE = "a second", "of this machine"  # A speed; files that another machine has not.
 SHORT = 30  # Seconds that a row's records took, up to which `make test` makes it again.
 
 

@@ -259,7 +259,7 @@ def main(argv=None):
     keep = keep_probability(counts, total, args.subsample)
     if (left := int((counts * keep).sum())) < 10:  # An epoch might have none to learn from.
         fail(f"--subsample {args.subsample} leaves {left} of {total:,} words: 1 leaves all")
-    run = Run(args, "word2vec_keras")
+    run = Run(args, "word2vec_keras", notes["sha256"])
     print(f"{notes['name']}: {total:,} words, {notes['num_words']:,} different ones kept")
 
     sizes = {"vocabulary_size": len(words), "embedding_dim": args.embedding_dim}
