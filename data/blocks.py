@@ -45,6 +45,8 @@ OTHERS = 6  # So many times more blocks of the kind "other": a disk holds little
 FROM_A_FILE = 8  # Blocks at most, so that no long file dominates.
 MIN_TEXT = 32  # Bytes: a last block with less is left out.
 LARGE = 1 << 20  # Bytes of a file that are read at most.
+SPLIT_SEED = 4491  # The split of a user's files does not change with --seed.
+MOST = {"train": 14_000, "valid": 2_000, "test": 4_000}  # Blocks of a kind of these files.
 OTHER_WAYS = "machine-code machine-code compiled compressed media random arrays metadata constant"
 TEXT_WRITERS = {
     "english": block_texts.write_english,
@@ -311,6 +313,43 @@ def load(sizes):
                     wanted -= 1
         result[split] = np.stack(blocks), np.array(labels), names
     return result
+
+
+def load_folder(folder, from_a_file):
+    """A user's files folder/KIND/**, as load() has them, split 7 : 1 : 2 by file.
+
+    At most `from_a_file` blocks of a file, MOST of a kind, and of equal files or blocks one.
+    Raises ValueError for a folder that has too few.
+    """
+    found = {}
+    for kind in KINDS:
+        paths = sorted(p for p in folder.glob(f"{kind}/**/*") if p.is_file() and p.stat().st_size)
+        unique = {hashlib.sha256(read(p)).digest(): p for p in reversed(paths)}
+        if len(unique) >= 10:
+            found[kind] = sorted(unique.values())
+    if "other" not in found or len(found) < 2:
+        kinds = ", ".join(KINDS[1:])
+        raise ValueError(f"expected folders other and one of {kinds}, of 10 different files each")
+    lists, seen = {split: ([], [], []) for split in MOST}, set()
+    for kind, paths in found.items():
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(paths))
+        left = dict(MOST)
+        for place, i in enumerate(order.tolist()):
+            tenth = 10 * place // len(order)
+            split = "train" if tenth < 7 else "valid" if tenth < 8 else "test"
+            blocks, labels, names = lists[split]
+            for block in cut(read(paths[i]))[: min(from_a_file, left[split])]:
+                key = hashlib.sha256(block).digest()
+                if key in seen:
+                    continue
+                seen.add(key)
+                blocks.append(block)
+                labels.append(KINDS.index(kind))
+                names.append(paths[i].relative_to(folder).as_posix())
+                left[split] -= 1
+        if any(left[split] == MOST[split] for split in MOST):
+            raise ValueError(f"the files of {kind} have too few different blocks")
+    return {split: (np.stack(b), np.array(y), n) for split, (b, y, n) in lists.items()}
 
 
 def digest(splits):

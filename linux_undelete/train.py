@@ -26,7 +26,6 @@ from common.table import mean_interval, proportion
 from data import blocks as embedded
 from data.blocks import KINDS
 
-SPLIT_SEED = 4491  # The split of your own files does not change with --seed.
 THRESHOLDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # Of the rule.
 
 
@@ -103,36 +102,15 @@ def load_data(source=None, train=500, valid=130, test=400):
         splits = embedded.load({"train": train, "valid": valid, "test": test})
         name = f"blocks of files v{embedded.VERSION}"
     else:
-        splits, name = own_files(Path(source), train), Path(source).resolve().name
+        try:
+            splits = embedded.load_folder(Path(source), train)
+        except ValueError as error:
+            fail(f"{source}: {error}")
+        name = Path(source).resolve().name
     notes = {"name": name}
     for split, (_, labels, names) in splits.items():
         notes |= {f"num_{split}": len(labels), f"{split}_files": len(set(names))}
     return splits, notes | {"sha256": embedded.digest(splits)}
-
-
-def own_files(folder, most):
-    """The files of folder/KIND/, split 7 : 1 : 2 by file; at most `most` blocks of a file."""
-    found = {}
-    for kind in KINDS:  # Of equal files one.
-        paths = sorted(p for p in folder.glob(f"{kind}/**/*") if p.is_file() and p.stat().st_size)
-        found[kind] = sorted({hash(embedded.read(p)): p for p in reversed(paths)}.values())
-    kinds = [kind for kind, paths in found.items() if len(paths) >= 10]
-    if "other" not in kinds or len(kinds) < 2:
-        fail(
-            f"{folder}: expected folders other and one of {', '.join(KINDS[1:])}, of 10 files each"
-        )
-    lists = {split: ([], [], []) for split in ("train", "valid", "test")}
-    for kind in kinds:
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(found[kind]))
-        for place, i in enumerate(order.tolist()):
-            path, tenth = found[kind][i], 10 * place // len(order)
-            split = "train" if tenth < 7 else "valid" if tenth < 8 else "test"
-            blocks, labels, names = lists[split]
-            some = embedded.cut(embedded.read(path))[:most]
-            blocks.extend(some)
-            labels += [KINDS.index(kind)] * len(some)
-            names += [f"{kind}/{path.name}"] * len(some)
-    return {k: (np.stack(b), np.array(y), n) for k, (b, y, n) in lists.items()}
 
 
 def batches(blocks, labels, batch_size, seed, first_epoch=0):

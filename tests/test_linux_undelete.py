@@ -265,7 +265,7 @@ def own(tmp_path_factory):
         (folder / kind / "deep").mkdir(parents=True)
         (folder / kind / "empty").touch()  # Of no use, so not counted.
         for i in range(12):
-            data = rng.bytes(9000) if kind == "other" else (TEXTS[kind] * (90 + i)).encode()
+            data = rng.bytes(9000) if kind == "other" else (TEXTS[kind] * (90 + i))[i:].encode()
             (folder / kind / ("deep" if i % 2 else ".") / f"{i}.x").write_bytes(data)
     return folder
 
@@ -300,9 +300,42 @@ def test_of_equal_files_one_is_taken(own, tmp_path):
         assert np.array_equal(twice[split][0], splits[split][0])
 
 
+def test_equal_blocks_of_own_files_are_in_no_two_splits(own, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(own, again)
+    head = (TEXTS["c"] * 200)[:BLOCK].encode()  # As a licence is at the head of all files.
+    for path in again.glob("c/**/*.x"):
+        path.write_bytes(head + path.read_bytes())
+    splits, _ = train.load_data(str(again), 5)
+    seen = [block.tobytes() for x, _, _ in splits.values() for block in x]
+    assert len(seen) == len(set(seen)) and seen.count(head) == 1
+
+
+def test_own_files_of_one_name_are_different_files(own, tmp_path):
+    again = tmp_path / "again"
+    for number, path in enumerate(own.rglob("*.x")):
+        place = again / path.relative_to(own).parts[0] / str(number)
+        place.mkdir(parents=True)
+        shutil.copyfile(path, place / "__init__.py")
+    _, notes = train.load_data(str(again), 2)
+    assert [notes[f"{split}_files"] for split in ("train", "valid", "test")] == [36, 4, 8]
+
+
+def test_own_files_beyond_the_most_are_left_out(own, monkeypatch):
+    monkeypatch.setattr(blocks, "MOST", {"train": 5, "valid": 2, "test": 3})
+    splits, _ = train.load_data(str(own), 2)
+    counts = [np.bincount(y)[np.unique(y)] for _, y, _ in splits.values()]
+    assert (counts[0] == 5).all() and counts[1].max() == 2 and counts[2].max() == 3
+
+
 def test_bad_folders_and_flags_are_one_line(own, tmp_path, error_of):
     for bad in (tmp_path, tmp_path / "missing", own / "python"):
         assert str(bad) in error_of(train.load_data, str(bad))
+    for kind in ("other", "c"):
+        (tmp_path / "same" / kind).mkdir(parents=True)
+        for i in range(10):  # Of ten files of zeros, a block of zeros.
+            (tmp_path / "same" / kind / str(i)).write_bytes(bytes(10 + i))
+    assert "too few different blocks" in error_of(train.load_data, str(tmp_path / "same"))
     flags = run_flags(own, tmp_path / "run")
     assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
     assert "above 0" in error_of(train.main, [*flags, "--learning-rate", "nan"])
