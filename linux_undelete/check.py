@@ -21,22 +21,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.run import fail, run_script
-from linux_undelete.shell import bare, parse, reveal, substitutions
+from linux_undelete.shell import (
+    ASSIGNMENT,
+    bare,
+    parse,
+    reveal,
+    substitutions,
+    target_last,
+    unwrap,
+)
 
 SYSTEM = "usr|etc|bin|sbin|lib|lib32|lib64|home|var|boot|dev|proc|sys|root|opt"
-ROOT = re.compile(r"/+(\.?/*)*(\.?\*+|\.\[[^/]*\]\*|\.\?\*?)?")  # / or all that lies in it.
-SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?")
-HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?")
+ROOT = re.compile(r"/+(\.?/*)*((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?")  # / or all that lies in it.
+SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?/*")
+HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
 DISK = re.compile(r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|mapper/|disk/)")
 VARIABLE = re.compile(r"\$\{([!#]?)(\w+|[@*#?$!-])([^}]*)\}|\$(\w+|[@*#?$!-])")
-ASSIGNMENT = re.compile(r"(\w+)(\+?)=(.*)", re.DOTALL)
 ALWAYS_SET = {"HOME", "PWD", "USER", "SHELL", "PATH", "RANDOM", "HOSTNAME", "UID", "EUID", "PPID"}
 ALWAYS_SET |= {"#", "?", "$", "!", "-", "0", "BASH_SOURCE", "LINENO", "SECONDS"}
-# Words that stand before a command, and those of their options that take a value.
-PREFIXES = {"sudo": "-u -g -h -p -C -r -t -T -U -D", "doas": "-u -C", "env": "-u -C"}
-PREFIXES |= {"nice": "-n", "ionice": "-c -n", "timeout": "-s -k", "stdbuf": "-i -o -e"}
-PREFIXES |= {"xargs": "-a -d -E -I -L -n -P -s", "nohup": "", "setsid": "", "exec": ""}
-PREFIXES |= {"command": "", "builtin": "", "busybox": "", "time": "-f -o"}
 DECLARING = {"export", "local", "declare", "readonly", "typeset"}
 READERS = (
     "cat sort sed awk gawk grep egrep fgrep cut head tail uniq nl tac rev fold fmt iconv jq diff "
@@ -150,6 +152,7 @@ class Script:
             self.check_overwritten(pipeline)
 
     def check(self, command, name, operands):
+        operands = target_last(operands) if name in ("mv", "cp") else operands
         options = [word for word in operands if re.match("-.", word)]
         paths = [word for word in operands if not re.match("-.", word)]
         letters = "".join(word for word in options if not word.startswith("--"))
@@ -262,20 +265,6 @@ class Script:
             if re.fullmatch(re.escape(device) + r"(p?\d+)?", name):
                 return point
         return None
-
-
-def unwrap(words):
-    """The command behind assignments, sudo, env, ...: (its name, its other words)."""
-    words = list(words)
-    while words and (ASSIGNMENT.fullmatch(words[0]) or Path(words[0]).name in PREFIXES):
-        prefix = Path(words.pop(0)).name
-        while prefix in PREFIXES and words and re.match("-.", words[0]):
-            option = words.pop(0)
-            if option in PREFIXES[prefix].split() and words:
-                del words[0]
-        if prefix == "timeout" and words:
-            del words[0]
-    return (Path(words[0]).name, words[1:]) if words else ("", [])
 
 
 def read_mounts(path="/proc/mounts"):

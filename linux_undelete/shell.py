@@ -6,6 +6,7 @@ known; functions, loops and branches are read straight through, as if each of th
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _DEEP = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"  # Four levels of ( ).
 _RUN = (
@@ -24,6 +25,14 @@ _TOKEN = re.compile(
 KINDS = "blank", "comment", "arithmetic", "word", "operator"
 REDIRECTIONS = "&>> &> >& <& <<< << <<- <> >> >| < >".split()  # noqa: SIM905
 OPENING = {"if", "then", "elif", "else", "do", "while", "until", "!", "{", "time", "coproc"}
+ASSIGNMENT = re.compile(r"(\w+)(\+?)=(.*)", re.DOTALL)
+# Words that stand before a command, and those of their options that take a value.
+PREFIXES = {"sudo": "-u -g -h -p -C -r -t -T -U -D --user --group --host --prompt --chdir"}
+PREFIXES |= {"doas": "-u -C", "env": "-u -C --unset --chdir", "nice": "-n --adjustment"}
+PREFIXES |= {"ionice": "-c -n --class --classdata", "timeout": "-s -k --signal --kill-after"}
+PREFIXES |= {"stdbuf": "-i -o -e --input --output --error", "nohup": "", "setsid": "", "exec": ""}
+PREFIXES |= {"xargs": "-a -d -E -I -L -n -P -s --arg-file --delimiter --max-args --max-procs"}
+PREFIXES |= {"command": "", "builtin": "", "busybox": "", "time": "-f -o"}
 HIDDEN = 0xE000  # Added to a character that quotes have made an ordinary one.
 
 
@@ -123,3 +132,37 @@ def substitutions(word):
     """The commands inside $( ), <( ), >( ) and backticks of a word: a list of texts."""
     found = re.findall(rf"(?<!\\)[$<>](?!\(\()({_DEEP})|`((?:[^`\\]|\\.)*)`", bare(word))
     return [inside[1:-1] if inside else ticks.replace("\\`", "`") for inside, ticks in found]
+
+
+def unwrap(words):
+    """The command behind assignments, sudo, env, ...: (its name, its other words)."""
+    words = list(words)
+    while words and (ASSIGNMENT.fullmatch(words[0]) or Path(words[0]).name in PREFIXES):
+        prefix = Path(words.pop(0)).name
+        while prefix in PREFIXES and words and re.match("-.", words[0]):
+            if takes_next(words.pop(0), PREFIXES[prefix].split()) and words:
+                del words[0]
+        if prefix == "timeout" and words:
+            del words[0]
+    return (Path(words[0]).name, words[1:]) if words else ("", [])
+
+
+def takes_next(option, valued):
+    """Whether the value of an option is the next word: of -iu it is, of -uroot it is not."""
+    if option.startswith("--"):
+        return option in valued
+    first = next((i for i, letter in enumerate(option) if f"-{letter}" in valued), None)
+    return first == len(option) - 1
+
+
+def target_last(operands):
+    """The words of mv or cp with the folder of -t, if there is one, at the end."""
+    words = list(operands)
+    for i, word in enumerate(words):
+        if word == "--":
+            break
+        if match := re.fullmatch(r"--target-directory=(.+)|(?:-[a-zA-Z]*?t)(.+)", word):
+            return [*words[:i], *words[i + 1 :], match[1] or match[2]]
+        if re.fullmatch(r"--target-directory|-[a-zA-Z]*t", word) and words[i + 1 :]:
+            return [*words[:i], *words[i + 2 :], words[i + 1]]
+    return words

@@ -162,6 +162,20 @@ f() { rm -rf /; }
 ls && rm -rf / || true
 sudo -u root env A=1 rm -rf /usr /lib/nvidia
 ls | xargs -n 1 rm -rf /
+sudo --user root rm -rf /
+sudo --user=root rm -rf /
+sudo -iu root rm -rf /
+sudo -uroot rm -rf /
+timeout --signal KILL 5 rm -rf /
+mv -t b a /*
+mv -vt b a /*
+mv -tb a /*
+cp --target-directory=b a /*
+cp --target-directory b a /*
+cp -t /dev/sda x
+rm -rf /*/
+rm -rf /usr/*/
+rm -rf ~/*/
 nohup nice -n 5 rm -rf /* &
 rm -rf ~ /x
 rm -rf $HOME /x
@@ -196,6 +210,12 @@ rm -rf ./build/*
 mv a/* b
 echo "rm -rf /"
 echo rm -rf /
+mv -t / a b
+mv -t b -- a
+cp -rt /backup /etc/hosts
+sudo --user root rm -rf ./build
+sudo -iu rm ls /
+rm -rf /srv/*/
 # rm -rf /
 ls # rm -rf /*
 mv a '/*' b
