@@ -84,6 +84,7 @@ def read_questions(path):
             continue
         where = f"{path}, line {number}"
         label, text, *answer = split_line(line, where, f"N{BAR}word word ...")
+        text = text.replace(BLANK, f" {BLANK} ")  # As PD&CFT has it beside a word, now and then.
         words = tuple(map(sys.intern, text.split()))  # Each word once in memory.
         if label.isdigit() and not answer:
             if label == "1" and sentences:
@@ -299,10 +300,12 @@ def find_official(folder, name):
 def load_files(source, story_files, tests):
     """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
     if source:
-        official = find_official(source, "train.doc_query")
-        if not official:
-            fail(f"no train.doc_query in {source}: expected the official files of CMRC2017")
-        name, questions = Path(source).name, read_questions(official[0])
+        file = (
+            [Path(source)] if Path(source).is_file() else find_official(source, "train.doc_query")
+        )
+        if not file:
+            fail(f"no train.doc_query in {source}: expected the official files, or one file")
+        name, questions = Path(source).name, read_questions(file[0])
         tests = tests or find_official(source, "cloze.valid.doc_query")
         passages = {question.story: question.sentences for question in questions}
     else:

@@ -215,9 +215,9 @@ def build_model(kind, **sizes):
 def load_data(source=None, story_files=(), tests=(), num_stories=1500):
     """{"train" | "valid" | name of a test set: Questions} and notes for the record.
 
-    source: a folder with the official train.doc_query and train.answer, and cloze.valid.doc_query
-    for a test set. story_files: to make questions of. tests: files of questions, no story of which
-    is trained on. Where there are none, a test set is held out, "test".
+    source: a file of questions, or a folder with train.doc_query and train.answer, and the test
+    set cloze.valid.doc_query. story_files: to make questions of. tests: files of questions, no
+    story of which is trained on. Where there are none, a test set is held out, "test".
     """
     if source or story_files:
         name, data, left_out = texts.load_files(source, story_files, tests)

@@ -409,6 +409,7 @@ def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
         (["--match", "words"], "are of --model post"),
         (["--data", str(tmp_path), "--text", "a.txt"], "not both"),
         (["--data", str(tmp_path)], "no train.doc_query"),
+        (["--data", str(tmp_path / "none")], "no train.doc_query"),
         (["--text", str(tmp_path / "none.txt")], "none.txt: No such file"),
         (["--vectors", str(tmp_path / "none.txt")], "none.txt: No such file"),
     ):

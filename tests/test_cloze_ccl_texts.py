@@ -67,6 +67,13 @@ def test_the_three_fields_of_pd_and_cft(write):
     assert second.sentences[1] == ("谁", "有", "梨", "?", "是", BLANK, "。")
 
 
+def test_a_blank_that_touches_a_word_is_a_blank(write):
+    text = PD.replace("XXXXX 笑", "XXXXX笑").replace("是 XXXXX 。", "是XXXXX。")
+    first, second = texts.read_questions(write("pd.txt", text))
+    assert first.sentences[1] == (BLANK, "笑", "了", "。")
+    assert second.sentences[1] == ("谁", "有", "梨", "?", "是", BLANK, "。")
+
+
 def test_packed_files_and_byte_order_marks(write, tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(PD.encode()))
     plain = texts.read_questions(write("pd.txt", PD))
@@ -272,6 +279,18 @@ def test_a_folder_with_the_official_files(write_questions, write, tmp_path, erro
     assert f"{test} has no answers" in error_of(train.load_data, None, (), [test], 10)
 
 
+def test_a_file_of_three_fields_can_be_trained_on(write):
+    lines, asked = [], stories.load("train", 30)
+    for q in asked:
+        lines += [f"{i} ||| {' '.join(words)}" for i, words in enumerate(q.sentences, 1)]
+        [query] = [words for words in q.sentences if BLANK in words]
+        lines.append(f"{len(q.sentences) + 1} ||| {' '.join(query)} ||| {q.answer}")
+    data, notes = train.load_data(str(write("pd.train", "\n".join(lines))))
+    assert notes["name"] == "pd.train" and set(data) == {"train", "valid", "test"}
+    found = {(q.sentences, q.answer) for part in data.values() for q in part}
+    assert found == {(q.sentences, q.answer) for q in asked}
+
+
 def test_too_few_stories_to_hold_some_out_are_one_line(write, error_of):
     some = [stories.draw_story(1, i).sentences for i in range(8)]
     path = write("few.txt", "\n\n".join("\n".join(map(" ".join, story)) for story in some))
@@ -329,3 +348,4 @@ def test_the_fairy_tale_questions():
         asked = texts.read_questions(REAL / "stories" / f"cft.test.{name}")
         reasons = texts.usable_only(asked)[1]
         assert abs(1 - reasons["answer not in the passage"] / len(asked) - share) < 0.01
+        assert reasons.get("no blank", 0) == (name == "human")  # One has no words at all.
