@@ -8,7 +8,8 @@ questions of CMRC2017 if they lie in data/downloads/cmrc2017, else written stori
 batcher does as the post's script did: passages in random order, each side of a batch padded to its
 longest. Both begin with an epoch that is not counted, then take turns; an epoch of the naive
 one has shapes that were never seen, for which XLA (JAX) compiles anew, as it would in a training.
-Last line: `steps per second, ratio: X`, the median of the rounds.
+Last line: `steps per second, ratio: X`, the median of the rounds; all is written into
+benchmarks/results/, but for --quick.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 
 import keras
 import numpy as np
+from word2vec_vs_gensim import write_result
 
 from cloze_ccl import batches
 from cloze_ccl.texts import read_questions
@@ -70,7 +72,9 @@ def main(argv=None):
     questions = read_questions(path) if path.exists() else stories.load("train", 340)
     questions = questions[:64] if args.quick else questions
     batch_size = 16 if args.quick else args.batch_size
-    index = {}
+    backend, index = keras.backend.backend(), {}
+    name = path.name if path.exists() else "written stories"
+    print(f"{len(questions)} passages of {name}, batches of {batch_size}, {backend}")
     items = batches.encode_all(questions, index)
     vocabulary, characters, _ = batches.choose_words("post", items, index, 2, 128)
     lookup = batches.Lookup(index, vocabulary, characters)
@@ -91,7 +95,11 @@ def main(argv=None):
             if number:
                 speeds[name].append(speed)
     ratios = np.array(speeds["by length"]) / np.array(speeds["naive"])
-    print(f"steps per second, ratio: {np.median(ratios):.2f}, {keras.backend.backend()}")
+    print(f"steps per second, ratio: {np.median(ratios):.2f}, {backend}")
+    if not args.quick:
+        result = {"backend": backend, "passages": name, "num_passages": len(questions)}
+        result |= {"batch_size": batch_size, "steps per second": speeds}
+        write_result(f"cloze_batches-{backend}", result | {"ratio": float(np.median(ratios))})
 
 
 if __name__ == "__main__":

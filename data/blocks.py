@@ -389,10 +389,12 @@ def load_shifted(count):
     are unpacked where they are text. Empty on a system that has none of the folders.
     """
     blocks, labels, names = [np.zeros((0, BLOCK), "uint8")], [], []
+    known = {path.resolve() for files in installed().values() for _, path in files}
     for label, folders in enumerate([OTHER_FILES, TEXTS]):
         for folder, endings in folders.items():
             walk = (Path(parent, f) for parent, _, files in os.walk(folder) for f in files)
             paths = [p for p in walk if p.name.endswith(endings) and not p.is_symlink()]
+            paths = [p for p in paths if p.resolve() not in known]  # Where Python is Debian's.
             left = count
             for path in sorted(paths, key=lambda p: order_of(p.as_posix())):
                 if left <= 0:

@@ -156,7 +156,6 @@ def parse_args(argv=None):
         "--encodings",
         nargs="+",
         choices=scan.ENCODINGS,
-        default=scan.ENCODINGS,
         metavar="ENCODING",
         help=f"default: {' '.join(scan.ENCODINGS)}",
     )
@@ -172,7 +171,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def demo():
+def demo(as_json):
     """Deletes two versions of a script and a Chinese note in an image, and gets them back."""
     import tempfile
 
@@ -182,7 +181,8 @@ def demo():
     image, phrases = folder / "disk.img", [f"--phrase={phrase}" for phrase in PHRASES]
     write_demo_image(image)
     note(f"{image}: random blocks, a deleted script in two versions, its note in GBK")
-    return main(["--image", str(image), "--out", str(folder / "found"), *phrases])
+    words = ["--image", str(image), "--out", str(folder / "found"), *phrases]
+    return main([*words, *["--json"] * as_json])
 
 
 def main(argv=None):
@@ -191,25 +191,33 @@ def main(argv=None):
         from linux_undelete import check
 
         return check.main(["--json"] * args.json + ["--", args.check])
+    plain = args.lines_before is not None or args.lines_after is not None
+    scanning = args.phrase or args.browse or args.regex or args.encodings or args.run_dir
     if args.open_files:
         from linux_undelete.open_files import show_open_files
 
+        if args.image or scanning or plain or args.resume:
+            fail("--open-files looks at processes, not at a disk: only --out and --json go with it")
         return show_open_files(args.out, args.json)
     if not args.image:
-        if args.phrase or args.browse or args.out:
+        if scanning or plain or args.out or args.resume:
             fail("--image is missing: a block device (see lsblk) or an image file")
-        return demo()
+        return demo(args.json)
     if bool(args.phrase) == args.browse:
         fail("give either a --phrase that the lost text contained, or --browse")
-    plain = args.lines_before is not None or args.lines_after is not None
-    if plain and args.out:
-        fail("--lines-before and --lines-after only print: leave out either them or --out")
+    if args.browse and (args.regex or args.encodings):
+        fail("--regex and --encodings are of a --phrase: --browse looks for every text")
+    if args.run_dir and not args.browse:
+        fail("--run-dir is of --browse: a phrase needs no model")
+    if plain and (args.out or args.json or args.resume):
+        fail("--lines-before and --lines-after only print: leave out --out, --json and --resume")
     if plain and args.browse:
         fail("--lines-before and --lines-after print the lines around a --phrase")
     if not (plain or args.out):
         fail("--out is missing: a new folder on another disk than the one that is scanned")
     if min(args.lines_before or 0, args.lines_after or 0) < 0 or args.limit < 1:
         fail("--lines-before and --lines-after are at least 0, --limit at least 1")
+    args.encodings = args.encodings or scan.ENCODINGS
     terms, finder = make_finder(args) if args.phrase else ((), None)
     disk = Disk(args.image)
     try:

@@ -37,7 +37,8 @@ class Recovery:
     """The texts found so far, in the folder `out`; memory does not grow with the hits.
 
     `texts` are dictionaries, one for each text: file, start, end, encoding, sha256, hits (their
-    number), offsets (of the first), phrases, why_piece and copies (where the same bytes lie again).
+    number), offsets (of the first), phrases, why_piece, copies (where the same bytes lie again, the
+    first of them), num_copies and last_copy.
     Only `limit` texts are written; later hits are counted and listed. `arguments` must be the same
     when a stopped scan is resumed.
     """
@@ -96,7 +97,7 @@ class Recovery:
         return number
 
     def places(self, text):
-        return [text["start"], *text["copies"]]
+        return [text["start"], *text["copies"], text["last_copy"]]
 
     def end_of(self, number):
         text = self.texts[number]
@@ -123,8 +124,10 @@ class Recovery:
         digest = hashlib.sha256(data).hexdigest()
         number = self.known.get(digest)
         if number is not None:
-            if len(self.texts[number]["copies"]) < MAX_OFFSETS:
-                self.texts[number]["copies"].append(extent.start)
+            text = self.texts[number]
+            text |= {"num_copies": text["num_copies"] + 1, "last_copy": extent.start}
+            if len(text["copies"]) < MAX_OFFSETS:
+                text["copies"].append(extent.start)
         else:
             number = self.known[digest] = len(self.texts)
             name = f"{extent.start:015d}-{extent.encoding}.txt"
@@ -132,6 +135,7 @@ class Recovery:
             text = {"file": name, "start": extent.start, "end": extent.end}
             text |= {"encoding": extent.encoding, "sha256": digest, "hits": 0, "offsets": []}
             text |= {"phrases": [], "why_piece": list(extent.why_piece), "copies": []}
+            text |= {"num_copies": 0, "last_copy": extent.start}
             self.texts.append(text)
         if number not in self.recent:
             self.recent.append(number)

@@ -71,8 +71,8 @@ def describe(text):
     """One line on a text: where, how long, how many hits and copies."""
     size = text["end"] - text["start"]
     line = f"{size:,} bytes at {text['start']:,}, {text['encoding']}, hits: {text['hits']:,}"
-    if text["copies"]:
-        line += f", {len(text['copies'])} more copies"
+    if text["num_copies"]:
+        line += f", {text['num_copies']:,} more copies"
     return line
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from data.blocks import KINDS
-from linux_undelete import browse, disk, predict, report, scan, texts, versions
+from linux_undelete import browse, disk, predict, recover, report, scan, texts, versions
 from linux_undelete.demo import planted_text
 
 ROOT = Path(__file__).parent.parent
@@ -585,6 +585,14 @@ UTF_16 = "--encodings", "utf-16-le"
             "only print",
         ),
         (["--image", "{image}", "--browse", "--phrase", "words", "--out", "{out}"], "either"),
+        (["--image={image}", "--phrase=words", "--lines-before=1", "--json"], "leave out --out"),
+        (["--image={image}", "--phrase=words", "--lines-before=1", "--resume"], "leave out --out"),
+        (["--image={image}", "--phrase=words", "--run-dir=x", "--out={out}"], "--browse"),
+        (["--image={image}", "--browse", "--regex", "--out={out}"], "of a --phrase"),
+        (["--image={image}", "--browse", *UTF_16, "--out={out}"], "of a --phrase"),
+        (["--open-files", "--image={image}", "--out={out}"], "processes"),
+        (["--open-files", "--phrase=words", "--out={out}"], "processes"),
+        (["--lines-before=1"], "--image"),
         (["--image", "{image}", "--phrase", "words"], "--out"),
         (["--image", "{image}", "--out", "{out}"], "--phrase"),
         (["--phrase", "words", "--out", "{out}"], "--image"),
@@ -631,6 +639,20 @@ def test_versions_are_grouped_the_best_first_with_their_diff(tmp_path):
     assert "-value_three = 9\n" in (out / "index.html").read_text()
 
 
+@pytest.mark.parametrize("words", [["--phrase=the lost title"], ["--browse"]])
+def test_copies_beyond_those_remembered_are_counted_once(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(recover, "MAX_OFFSETS", 3)
+    text = (
+        "the lost title\n" + "a line of a text that fills more than two blocks\n" * 200
+    ).encode()
+    parts = {i * 16_384: text.ljust(12_288, b"\0") for i in range(8)}
+    index = find(image_of(tmp_path / "image", parts), tmp_path / "out", *words)
+    [[found]] = index["groups"]
+    assert found["num_copies"] == 7 and found["hits"] == index["hits"] == 8
+    assert found["copies"] == [16_384, 32_768, 49_152]
+    assert "7 more copies" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_the_page_escapes_what_it_shows(tmp_path, capsys):
     text = b"<script>alert('words')</script> \xc2\x9b31m & \"the phrase\"\n"
     image = image_of(tmp_path / "image", {512: text.ljust(512, b"\0")})
@@ -669,3 +691,6 @@ def test_the_demo_recovers_both_versions_and_the_note(capsys, tmp_path, monkeypa
     best, note = predict.main([])
     assert len(best) == 2 and note[0]["encoding"] == "gbk"
     assert "best guess" in capsys.readouterr().out
+    predict.main(["--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["encoding"] for line in lines] == ["utf-8", "utf-8", "gbk"]
