@@ -69,12 +69,17 @@ def apply(model, inputs, size=1000):
     Eagerly, for to compile each of two dozen small models takes longer; but on JAX an LSTM is
     compiled anew at each eager call.
     """
-    call = model.predict_on_batch if keras.backend.backend() == "jax" else model
+    call = model.predict_on_batch if on_jax() else model
     parts = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
     if isinstance(parts[0], list):
         columns = zip(*parts, strict=True)
         return [np.concatenate([ops.convert_to_numpy(x) for x in column]) for column in columns]
     return np.concatenate([ops.convert_to_numpy(part) for part in parts])
+
+
+def on_jax():
+    """jit_compile: TensorFlow's XLA takes seconds and gains nothing here, JAX without crawls."""
+    return keras.backend.backend() == "jax"
 
 
 def digit_batches(pictures, labels, batch_size, seed, with_class, first_epoch):

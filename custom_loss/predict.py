@@ -39,6 +39,8 @@ class Faq:
     def ask(self, question):
         """The best answers with their cosines. Raises ValueError for an unreadable question."""
         ids = encode_question(question, self.saved["vocabulary"], LENGTH)
+        if len(question.strip()) > LENGTH:
+            print(f"{question[:10]}...: {LENGTH} characters are read", file=sys.stderr)
         cosines = self.vectors @ apply(self.question_encoder, ids)[0]
         best = np.argsort(-cosines, kind="stable")[:ANSWERS]
         return [(self.saved["answers"][i], float(cosines[i])) for i in best]

@@ -44,6 +44,8 @@ def read_pairs(path):
         if not line:
             story, previous = story + 1, ""
         elif running:
+            if "\t" in line:
+                fail(f"{path} line {number}: a tab; is it question<TAB>answer? then name it .tsv")
             sentence = line.replace(" ", "")
             if min(len(previous), len(sentence)) >= SHORTEST:
                 rows.append((number, previous, sentence, story))
@@ -82,7 +84,7 @@ def split_pairs(path, rows):
             questions.add(row[1])
             texts.add(row[2])
         if min(map(len, splits.values())) < 2:
-            fail(f"{path}: {len(stories)} stories are too few to train, validate and test on")
+            fail(f"{path}: empty lines make {len(stories)} stories: too few to hold some out")
         return splits, False
     by_answer, lines, answer_of = {}, {}, {}
     for row in rows:
@@ -94,11 +96,9 @@ def split_pairs(path, rows):
     for answer, mine in by_answer.items():
         mine = list(mine.values())
         if len(mine) < 3:
-            fail(
-                f"{path} line {lines[answer]}: only {len(mine)} of 3 different questions have the "
-                f"answer {answer[:20]!r}; it needs one each to train, validate and test, "
-                "or the file empty lines between stories that are kept together"
-            )
+            need = "one each to train, validate and test, or empty lines between whole stories"
+            found = f"only {len(mine)} of 3 different questions have the answer {answer[:20]!r}"
+            fail(f"{path} line {lines[answer]}: {found}; needed: {need}")
         test, valid, *train = rng.permutation(len(mine))
         chosen = {"train": train, "valid": [valid], "test": [test]}
         for split, places in chosen.items():
@@ -159,6 +159,8 @@ def encode_all(texts):
     """The vocabulary of the training texts, and {split: (ids, answer numbers, answer ids)}."""
     questions, _, answers = texts["train"]
     vocabulary = make_vocabulary(questions + answers)
+    if cut := sum(len(text) > LENGTH for text in questions + answers):
+        print(f"of {cut} training texts only the first {LENGTH} characters are read")
     asked, told = (min(LENGTH, max(map(len, side))) for side in (questions, answers))
     return vocabulary, {
         split: (encode(questions, vocabulary, asked), numbers, encode(answers, vocabulary, told))
@@ -313,9 +315,10 @@ def save_texts(folder, trained, histories, vocabulary, texts):
     trained[name].question_encoder.save(folder / "question_encoder.keras")
     trained[name].answer_encoder.save(folder / "answer_encoder.keras")
     questions, numbers, answers = texts["test"]
+    every = list(dict.fromkeys(itertools.chain(*(some for *_, some in texts.values()))))
     rows = np.random.default_rng(0).permutation(len(questions))[:6].tolist()
     examples = [[questions[i], answers[numbers[i]]] for i in rows]
-    saved = {"model": name, "vocabulary": vocabulary, "answers": answers, "examples": examples}
+    saved = {"model": name, "vocabulary": vocabulary, "answers": every, "examples": examples}
     write_text(folder / "faq.json", json.dumps(saved, ensure_ascii=False))
 
 

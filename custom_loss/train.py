@@ -22,7 +22,7 @@ import functools
 import hashlib
 
 from common.run import Run, fail, keras, layers, ops, parse_run_args, run_script
-from custom_loss.digits import SEEN, load_digits, run_digits
+from custom_loss.digits import SEEN, load_digits, on_jax, run_digits
 from custom_loss.texts import load_texts, run_texts
 
 
@@ -261,7 +261,7 @@ def load_data(args):
     return digits, texts, {"name": " + ".join(names)} | notes | {"sha256": digest.hexdigest()}
 
 
-# --- Training: without XLA, which compiles for seconds and runs these no faster ---
+# --- Training ---
 def compiled_classifier(args, kind, feature_dim):
     """A network of the digits 0 to 6: "plain", "smoothing" or "center"."""
     activation = None if feature_dim == 2 else "relu"  # Of 2-D, to see the whole plane.
@@ -271,7 +271,7 @@ def compiled_classifier(args, kind, feature_dim):
     smoothed = smoothed_crossentropy_class()(args.epsilon)
     loss = smoothed if kind == "smoothing" else "sparse_categorical_crossentropy"
     optimizer = keras.optimizers.Adam(args.learning_rate)
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=on_jax())
     return model
 
 
@@ -279,7 +279,7 @@ def compiled_triplets(args, vocabulary_size, extra_dense, negatives):
     """The network of the questions; negatives: "random" or "hard"."""
     encoder = build_encoder(vocabulary_size)
     model = triplet_model_class()(encoder, extra_dense, args.margin, negatives)
-    model.compile(keras.optimizers.Adam(args.learning_rate), jit_compile=False)
+    model.compile(keras.optimizers.Adam(args.learning_rate), jit_compile=on_jax())
     return model
 
 

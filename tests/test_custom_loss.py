@@ -323,6 +323,7 @@ def test_flags_reach_the_networks(small):
     for extra_dense, negatives in ((64, "hard"), (None, "random")):
         model = train.compiled_triplets(args, 50, extra_dense, negatives)
         assert (model.extra_dense, model.negatives, model.margin) == (extra_dense, negatives, 0.7)
+        assert model.jit_compile == (keras.backend.backend() == "jax")
 
 
 def test_center_loss_has_one_gradient_in_both_forms(small):

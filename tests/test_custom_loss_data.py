@@ -1,6 +1,8 @@
 """custom_loss: batches, measures, and files of users."""
 
+import json
 import os
+import types
 from functools import partial
 from pathlib import Path
 
@@ -202,6 +204,28 @@ def test_stories_are_held_out_whole(tmp_path):
     assert len(everything) == sum(counts) == 29 * 5 - 1  # Around the short one a pair is lost.
 
 
+def test_the_answers_of_all_splits_are_kept_for_predict(tmp_path):
+    """Each split of stories has its own; the user's question may be about any of them."""
+    loaded = {
+        split: ([f"{split} question"], np.array([0]), [f"{split} answer", "common"])
+        for split in ("train", "valid", "test")
+    }
+    encoder = types.SimpleNamespace(save=lambda path: None)
+    model = types.SimpleNamespace(question_encoder=encoder, answer_encoder=encoder)
+    histories = {"one": [{"val_mean_reciprocal_rank": 0.5}]}
+    texts.save_texts(tmp_path, {"one": model}, histories, {}, loaded)
+    saved = json.loads((tmp_path / "faq.json").read_text(encoding="utf-8"))
+    assert saved["answers"] == ["train answer", "common", "valid answer", "test answer"]
+    assert saved["examples"] == [["test question", "test answer"]]
+
+
+def test_long_texts_are_said_to_be_cut(capsys):
+    answers = ["短", "长" * 41]
+    one = (["问"] * 2, np.array([0, 1]), answers)
+    texts.encode_all({"train": one, "valid": one, "test": one})
+    assert "of 1 training texts only the first 40" in capsys.readouterr().out
+
+
 def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
     path = tmp_path / "faq.tsv"
 
@@ -228,7 +252,10 @@ def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
     )
     assert "line 25: only 0 of 3 different questions have the answer '又答'" in again
     assert "only one answer" in error_with("甲\t丁\n乙\t丁\n丙\t丁\n")
-    assert "stories are too few" in error_with("甲\t丁\n\n乙\t戊\n")
+    assert "empty lines make 2 stories" in error_with("甲\t丁\n\n乙\t戊\n")
+    (tmp_path / "faq.txt").write_text("怎么退货\t寄回来\n", encoding="utf-8")
+    said = error_of(texts.load_texts, str(tmp_path / "faq.txt"), 100, 100)
+    assert "faq.txt line 1: a tab" in said and ".tsv" in said
     missing = str(tmp_path / "none.tsv")
     assert missing in error_of(texts.load_texts, missing, 100, 100)
 
