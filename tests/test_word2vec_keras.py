@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -354,6 +355,12 @@ def test_the_record_and_what_gensim_and_predict_read(smoke_run, capsys):
     with np.load(run_dir / "output.npz") as output:
         assert output["weights"].shape == (len(words) + 1, 128)
         assert (np.diff(output["counts"][1:]) <= 0).all()
+        # As often as the model saw them: for p(w), by which skip-grams are put together.
+        given = record["arguments"]
+        _, _, counts, total, _ = train.load_data(None, given["min_count"], smoke=True)
+        seen = counts * fast.keep_probability(counts, total, given["subsample"])
+        np.testing.assert_allclose(output["counts"], seen)
+        assert (seen < counts).any()
     capsys.readouterr()
     predict.main(["--run-dir", str(run_dir), "--json", "--nearest", words[0]])
     assert len(json.loads(capsys.readouterr().out)["words"]) == 10
@@ -401,16 +408,26 @@ def test_a_killed_run_resumes_to_the_same_tables(smoke_run, tmp_path):
     assert resumed["resumed"] and resumed["metrics"] == record["metrics"]
     for name in ("vectors.bin", "vectors.txt"):
         assert (straight / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    speed = "words per second, with compilation"
+    (tmp_path / "killed" / "record.json").unlink()  # Stopped after the last epoch.
+    again = train.main([*flags, "--resume"])
+    assert again["metrics"] == record["metrics"]
+    assert speed in resumed["details"] and speed not in again["details"]
 
 
-def test_training_goes_on_from_vectors_with_new_words(smoke_run, tmp_path):
+def test_training_goes_on_from_vectors_with_new_words(smoke_run, tmp_path, error_of):
     straight, _ = smoke_run
     words, before = vectors.read_vectors(straight / "vectors.bin")
     text = tmp_path / "more.txt"
     frequent = words[:30]
     text.write_text("\n".join(" ".join(["novelty", *frequent, "novelty"]) for _ in range(50)))
-    flags = ["--smoke", "--data", str(text), "--continue-from", str(straight / "vectors.bin")]
-    train.main([*flags, "--subsample", "1", "--run-dir", str(tmp_path / "run")])
+    known = tmp_path / "known"
+    known.mkdir()
+    for name in ("vectors.bin", "output.npz"):
+        shutil.copyfile(straight / name, known / name)
+    flags = ["--smoke", "--data", str(text), "--continue-from", str(known / "vectors.bin")]
+    flags += ["--subsample", "1", "--run-dir", str(tmp_path / "run")]
+    train.main(flags)
     after_words, after = vectors.read_vectors(tmp_path / "run" / "vectors.bin")
     assert set(after_words) == {*words, "novelty"}
     row = {word: i for i, word in enumerate(after_words)}
@@ -419,6 +436,9 @@ def test_training_goes_on_from_vectors_with_new_words(smoke_run, tmp_path):
     np.testing.assert_array_equal(after[[row[word] for word in unseen[:100]]], old)
     assert (after[row[frequent[0]]] != before[0]).any()
     assert np.linalg.norm(after[row["novelty"]]) > 0.1
+    (tmp_path / "run" / "record.json").unlink()
+    vectors.write_vectors(known / "vectors.bin", words[::-1], before)
+    assert "data_sha256 was" in error_of(train.main, [*flags, "--resume"])
 
 
 # --- Bad input ---

@@ -248,7 +248,7 @@ def main(argv=None):
     num_sentences, longest = count_sentences(ids)
     if args.window >= longest:
         fail(f"--window {args.window}: the longest sentence has only {longest} known words")
-    sets = evaluation_sets(args.eval)
+    sets, continued = evaluation_sets(args.eval), None
     if args.continue_from:
         old_words, old_vectors = read_vectors(args.continue_from)
         if (size := old_vectors.shape[1]) != args.embedding_dim:
@@ -256,10 +256,13 @@ def main(argv=None):
         known = set(words)
         new = [word for word in old_words if word not in known]
         words, counts = words + new, np.append(counts, np.zeros(len(new), counts.dtype))
+        continued = hashlib.sha256(
+            "\n".join(old_words).encode() + old_vectors.tobytes()
+        ).hexdigest()
     keep = keep_probability(counts, total, args.subsample)
     if (left := int((counts * keep).sum())) < 10:  # An epoch might have none to learn from.
         fail(f"--subsample {args.subsample} leaves {left} of {total:,} words: 1 leaves all")
-    run = Run(args, "word2vec_keras", notes["sha256"])
+    run = Run(args, "word2vec_keras", [notes["sha256"], continued])
     print(f"{notes['name']}: {total:,} words, {notes['num_words']:,} different ones kept")
 
     sizes = {"vocabulary_size": len(words), "embedding_dim": args.embedding_dim}
@@ -297,7 +300,7 @@ def main(argv=None):
                 }
                 yield from post_batches(ids, keep, args.window, ARTICLES, skip_gram, **settings)
 
-    start = time.time()
+    start, speed = time.time(), {}
     if first_epoch < args.epochs:
         own_batches = parallel.own_rows(batches())
         with parallel.spread(model):
@@ -310,10 +313,12 @@ def main(argv=None):
                 shuffle=False,
                 verbose=run.verbose,
             )
-    speed = total * (args.epochs - first_epoch) / (time.time() - start)
+        rate = total * (args.epochs - first_epoch) / (time.time() - start)
+        speed["words per second, with compilation"] = f"{rate:,.0f}"
 
     vectors, weights, *bias = (ops.convert_to_numpy(table) for table in tables(model))
-    output = {"weights": weights, "counts": counts}
+    # How often a model saw each word: the fast ones see a text that subsampling has thinned.
+    output = {"weights": weights, "counts": counts * keep if fast else counts}
     if fast:  # What a softmax over words drawn by their share q learns is log p - log q.
         share = np.maximum(counts, 0.1) ** 0.75
         output |= {"bias": np.log(share / share.sum()).astype("float32")}
@@ -335,7 +340,7 @@ def main(argv=None):
         data=notes,
         metrics=metrics,
         selection="none: the last epoch; learning rates come from the development questions",
-        details=details | {"words per second, with compilation": f"{speed:,.0f}"},
+        details=details | speed,
         pictures=pictures,
     )
 
