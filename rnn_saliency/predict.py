@@ -44,53 +44,54 @@ def explain_ngrams(model, reviews):
         yield praise[0], towards * (praise[0] - praise[1:]), known
 
 
-def explain_words(model, reviews, method, vocabulary, max_words):
+def explain_words(subject, reviews, method, vocabulary, max_words):
     """The same for a model of build_classifier, by one of METHODS."""
     ids = encode(reviews, vocabulary, max_words)
-    batch = min(BATCH, len(reviews))
-    subject = Subject(model, build_reader(model), word_effects(model), batch=batch)
     praise, scores = subject.probability(ids), subject.scores(method, ids)
     for words, row, probability, line in zip(reviews, ids, praise, scores, strict=True):
         yield probability, line[: len(words)], row.any()
 
 
 def explain(run_dir, texts, method=None):
-    """A dict of text, label, probability and scored words for each text; None if no word is known.
+    """Yields a dict of text, label, probability and scored words for each of the texts, a list;
+    None if no word is known.
 
     Says in a line on stderr where only the beginning of a text is read, as in training.
     """
-    model, (settings, cutter) = (
-        load_file(run_dir / "model.keras"),
-        load_words(run_dir / "words.json"),
-    )
-    most, reviews = settings["max_words"], []
-    for text in texts:
-        words = cutter(text)
-        if len(words) > most:
-            note = f"note: of {len(words):,} words the first {most:,} are read, as in training"
-            print(f"{note}: {text[:20]}...", file=sys.stderr)
-        reviews.append(words[:most])
-        if settings["model"] == "ours":
-            number = len(ngram_ids(reviews[-1], max_ngrams=None))
-            if number > (read := len(ngram_ids(reviews[-1]))):
-                note = f"note: of {number:,} n-grams {read:,} are read, as in training"
+    model = load_file(run_dir / "model.keras")
+    settings, cutter = load_words(run_dir / "words.json")
+    most, ours = settings["max_words"], settings["model"] == "ours"
+    if ours and method not in (None, "occlusion"):
+        fail(f"--method {method}: the n-gram model of {run_dir} knows occlusion only")
+    if not ours:
+        batch = min(BATCH, len(texts))
+        subject = Subject(model, build_reader(model), word_effects(model), batch=batch)
+    for start in range(0, len(texts), BATCH):  # So that a long file needs no more memory.
+        group, reviews = texts[start : start + BATCH], []
+        for text in group:
+            words = cutter(text)
+            if len(words) > most:
+                note = f"note: of {len(words):,} words the first {most:,} are read, as in training"
                 print(f"{note}: {text[:20]}...", file=sys.stderr)
-    if settings["model"] == "ours":
-        if method not in (None, "occlusion"):
-            fail(f"--method {method}: the n-gram model of {run_dir} knows occlusion only")
-        found = explain_ngrams(model, reviews)
-    else:
-        found = explain_words(model, reviews, method or METHODS[0], settings["vocabulary"], most)
-    results = []
-    for text, words, (praise, scores, known) in zip(texts, reviews, found, strict=True):
-        label, probability = ("positive", praise) if praise >= 0.5 else ("negative", 1 - praise)
-        scored = [
-            {"word": word, "score": round(float(score), 4) + 0.0}  # + 0.0: no minus zero.
-            for word, score in zip(words, scores, strict=True)
-        ]
-        result = {"text": text, "label": label, "probability": round(float(probability), 4)}
-        results.append(result | {"words": scored} if known else None)
-    return results
+            reviews.append(words[:most])
+            if ours:
+                number = len(ngram_ids(reviews[-1], max_ngrams=None))
+                if number > (read := len(ngram_ids(reviews[-1]))):
+                    note = f"note: of {number:,} n-grams {read:,} are read, as in training"
+                    print(f"{note}: {text[:20]}...", file=sys.stderr)
+        if ours:
+            found = explain_ngrams(model, reviews)
+        else:
+            vocabulary = settings["vocabulary"]
+            found = explain_words(subject, reviews, method or METHODS[0], vocabulary, most)
+        for text, words, (praise, scores, known) in zip(group, reviews, found, strict=True):
+            label, probability = ("positive", praise) if praise >= 0.5 else ("negative", 1 - praise)
+            scored = [
+                {"word": word, "score": round(float(score), 4) + 0.0}  # + 0.0: no minus zero.
+                for word, score in zip(words, scores, strict=True)
+            ]
+            result = {"text": text, "label": label, "probability": round(float(probability), 4)}
+            yield result | {"words": scored} if known else None
 
 
 # --- Showing ---
@@ -169,13 +170,16 @@ def main(argv=None):
         texts = [line.strip() for line in read_text(args.file).split("\n") if line.strip()]
         if not texts:
             fail(f"{args.file} is empty: expected reviews, one a line")
-    results = explain(find_run("rnn_saliency", args.run_dir), texts, args.method)
-    unknown = [text for text, result in zip(texts, results, strict=True) if result is None]
-    results = [result for result in results if result]
+    found = explain(find_run("rnn_saliency", args.run_dir), texts, args.method)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for result in results:
-        line = json.dumps(result, ensure_ascii=False) if args.json else in_terminal(result, colour)
-        print(line)
+    results, unknown = [], []
+    for text, result in zip(texts, found, strict=True):
+        if result is None:
+            unknown.append(text)
+            continue
+        print(json.dumps(result, ensure_ascii=False) if args.json else in_terminal(result, colour))
+        if args.html or not args.file:
+            results.append(result)
     if args.html:
         write_text(args.html, in_html(results, args.method or "the default method"))
         print(f"page: {args.html}", file=sys.stderr)

@@ -432,6 +432,21 @@ def test_json_and_page_in_a_fresh_process(smoke_run, tmp_path):
     assert "http" not in page and "<script" not in page
 
 
+def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(predict.SENTENCES), encoding="utf-8")
+    flags = ["--run-dir", str(smoke_run[0]), "--json", "--file", str(file)]
+    shown = []
+    for size in (100, 4):
+        monkeypatch.setattr(predict, "BATCH", size)
+        assert predict.main(flags) == []  # Nothing is kept but for a page.
+        shown.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [x["text"] for x in shown[1]] == predict.SENTENCES and len(shown[0]) == 9
+    for one, other in zip(*shown, strict=True):
+        scores = [[word["score"] for word in x["words"]] for x in (one, other)]
+        np.testing.assert_allclose(*scores, atol=2e-4)
+
+
 def test_bad_texts_are_one_line(smoke_run, tmp_path, error_of, capsys):
     run_dir = ["--run-dir", str(smoke_run[0])]
     assert "the text is empty" in error_of(predict.main, [*run_dir, "  "])
