@@ -73,8 +73,8 @@ def main(argv=None):
     questions = questions[:64] if args.quick else questions
     batch_size = 16 if args.quick else args.batch_size
     backend, index = keras.backend.backend(), {}
-    name = path.name if path.exists() else "written stories"
-    print(f"{len(questions)} passages of {name}, batches of {batch_size}, {backend}")
+    source = path.name if path.exists() else "written stories"
+    print(f"{len(questions)} passages of {source}, batches of {batch_size}, {backend}")
     items = batches.encode_all(questions, index)
     vocabulary, characters, _ = batches.choose_words("post", items, index, 2, 128)
     lookup = batches.Lookup(index, vocabulary, characters)
@@ -97,7 +97,7 @@ def main(argv=None):
     ratios = np.array(speeds["by length"]) / np.array(speeds["naive"])
     print(f"steps per second, ratio: {np.median(ratios):.2f}, {backend}")
     if not args.quick:
-        result = {"backend": backend, "passages": name, "num_passages": len(questions)}
+        result = {"backend": backend, "passages": source, "num_passages": len(questions)}
         result |= {"batch_size": batch_size, "steps per second": speeds}
         write_result(f"cloze_batches-{backend}", result | {"ratio": float(np.median(ratios))})
 
