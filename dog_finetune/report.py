@@ -140,11 +140,17 @@ def report(run, drawn, done, notes, choose):
     splits, names, _ = drawn[-1]
     details = {"weights": weights_used(args), "share of the main head": shares}
     details |= {"temperature": temperatures} | notes
+    # predict.py and an exported network see one view, which is surer than the mean of several.
+    single = temperatures[-1]
+    if args.tta > 1 and "valid" in done[-1][stage]:
+        valid = {head: p[:, :1] for head, p in done[-1][stage]["valid"].items()}
+        single = best_temperature({"valid": valid}, splits, shares[-1])
+        details["temperature of one view"] = single
     guesses, truths = both[0].argmax(-1), both[1]
     wrong = guesses != truths
     pairs = Counter(zip(truths[wrong].tolist(), guesses[wrong].tolist(), strict=True))
     details["confusions"] = [[names[a], names[b], n] for (a, b), n in pairs.most_common(10)]
-    save_examples(args, run, splits, names, (shares[-1], temperatures[-1]))
+    save_examples(args, run, splits, names, (shares[-1], single))
     captions = draw_confusions(args, run, splits, names, final[-1].argmax(-1))
     for path in [*run.dir.glob("*-maps.*"), *run.dir.glob("*-vectors.*")]:
         path.unlink()  # Large, and quickly made again.

@@ -189,7 +189,7 @@ class Training:
     def __init__(self, shared, draw, splits, num_classes, parts):
         self.args, self.run, self.parallel, functions = shared
         args, self.splits, self.num_classes = self.args, splits, num_classes
-        self.data_sha256 = args.data_sha256[draw]
+        self.data_sha256 = self.run.record["arguments"]["data_sha256"][draw]
         self.prefix = f"draw{draw}-" if args.draws > 1 else ""
         self.stem, self.tail, self.heads, self.centres = parts
         self.compiled, self.make_view, self.sample, self.choose = functions

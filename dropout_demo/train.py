@@ -257,7 +257,9 @@ def main(argv=None):
 
     steps, curves, files = len(y_train) // args.batch_size, {}, {}
     for text, (rate, noise_shape) in variants.items():
-        keras.utils.set_random_seed(args.seed)  # Every variant starts with the same weights.
+        # All variants with a rate above 0 start with the same weights; without dropout Keras
+        # draws no seeds for it, and so other weights.
+        keras.utils.set_random_seed(args.seed)
         model = build_model(rate, noise_shape)
         schedule = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps * args.epochs)
         model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")

@@ -276,6 +276,14 @@ def test_record_of_the_three_stages(smoke_run, assert_drawn):
         assert_drawn(run_dir / name)
 
 
+def test_what_predict_uses_is_fitted_to_one_view(tmp_path):
+    record = train.main([*SMOKE, str(tmp_path / "run"), "--tta", "2"])
+    _, notes = predict.load_run(tmp_path / "run")
+    details = record["details"]
+    assert notes["temperature"] == details["temperature of one view"]
+    assert notes["temperature"] != details["temperature"][-1]
+
+
 def test_the_recorded_accuracy_is_that_of_the_saved_model(smoke_run):
     run_dir, record = smoke_run
     splits, *_ = train.load_data(train.parse_args(SMOKE[:-1]))
