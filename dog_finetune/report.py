@@ -43,7 +43,7 @@ def row_name(args, data):
     dropped = set(args.without) - ({"pseudo"} if args.unlabelled is None else set())
     if args.recipe == "post" and dropped:
         words.append(f"without {', '.join(sorted(dropped))}")
-    words += [f"{args.unlabelled} unlabelled"] if args.unlabelled else []
+    words += [f"{Path(args.unlabelled).name} unlabelled"] if args.unlabelled else []
     words += [f"{args.draws} draws"] if args.draws > 1 else []
     return ", ".join(words)
 

@@ -46,6 +46,8 @@ def settle(args):
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
+    if os.path.isdir(args.unlabelled or "") and "pseudo" in args.without:
+        fail(f"--unlabelled {args.unlabelled}: only the post's recipe with pseudo-labels uses it")
     stages = 0 if probe else 1 if ours else 3
     if args.smoke:
         args.epochs = args.epochs[:stages]

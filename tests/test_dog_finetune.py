@@ -462,6 +462,12 @@ def test_settings_that_make_no_sense_are_one_line(words, error_of):
     error_of(train.parse_args, words)
 
 
+def test_a_folder_that_no_piece_uses_is_refused(tmp_path, error_of):
+    words = ["--smoke", "--unlabelled", str(tmp_path)]
+    for more in (["--recipe", "ours"], ["--without", "pseudo"]):
+        assert "only the post's recipe" in error_of(train.parse_args, [*words, *more])
+
+
 def test_nothing_unlabelled_is_one_line(error_of):
     for given in ("0", "0.01"):
         args = train.parse_args(["--smoke", "--unlabelled", given])
