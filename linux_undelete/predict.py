@@ -192,11 +192,11 @@ def main(argv=None):
 
         return check.main(["--json"] * args.json + ["--", args.check])
     plain = args.lines_before is not None or args.lines_after is not None
-    scanning = args.phrase or args.browse or args.regex or args.encodings or args.run_dir
+    scanning = args.phrase or args.browse or args.regex or args.encodings
     if args.open_files:
         from linux_undelete.open_files import show_open_files
 
-        if args.image or scanning or plain or args.resume:
+        if args.image or scanning or plain or args.resume or args.run_dir:
             fail("--open-files looks at processes, not at a disk: only --out and --json go with it")
         return show_open_files(args.out, args.json)
     if not args.image:

@@ -691,6 +691,6 @@ def test_the_demo_recovers_both_versions_and_the_note(capsys, tmp_path, monkeypa
     best, note = predict.main([])
     assert len(best) == 2 and note[0]["encoding"] == "gbk"
     assert "best guess" in capsys.readouterr().out
-    predict.main(["--json"])
+    predict.main(["--json", "--run-dir", str(tmp_path)])  # As reproduce.py calls every predict.py.
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["encoding"] for line in lines] == ["utf-8", "utf-8", "gbk"]
