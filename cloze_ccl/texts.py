@@ -300,13 +300,12 @@ def find_official(folder, name):
 def load_files(source, story_files, tests):
     """A name, {"train" | "valid" | "test" or names of tests: Questions}, {left out: how many}."""
     if source:
-        file = (
-            [Path(source)] if Path(source).is_file() else find_official(source, "train.doc_query")
-        )
-        if not file:
+        path = Path(source)
+        files = [path] if path.is_file() else find_official(path, "train.doc_query")
+        if not files:
             fail(f"no train.doc_query in {source}: expected the official files, or one file")
-        name, questions = Path(source).name, read_questions(file[0])
-        tests = tests or find_official(source, "cloze.valid.doc_query")
+        name, questions = path.name, read_questions(files[0])
+        tests = tests or find_official(path, "cloze.valid.doc_query")
         passages = {question.story: question.sentences for question in questions}
     else:
         name = " + ".join(Path(path).name for path in story_files)
