@@ -313,8 +313,8 @@ def main(argv=None):
                 shuffle=False,
                 verbose=run.verbose,
             )
-        rate = total * (args.epochs - first_epoch) / (time.time() - start)
-        speed["words per second, with compilation"] = f"{rate:,.0f}"
+        per_second = total * (args.epochs - first_epoch) / (time.time() - start)
+        speed["words per second, with compilation"] = f"{per_second:,.0f}"
 
     vectors, weights, *bias = (ops.convert_to_numpy(table) for table in tables(model))
     # How often a model saw each word: the fast ones see a text that subsampling has thinned.
