@@ -276,12 +276,15 @@ def test_record_of_the_three_stages(smoke_run, assert_drawn):
         assert_drawn(run_dir / name)
 
 
-def test_what_predict_uses_is_fitted_to_one_view(tmp_path):
+def test_what_predict_uses_is_fitted_to_one_view(tmp_path, tiny, monkeypatch):
+    def count_views(found, splits, share):
+        return float(found["valid"]["main"].shape[1])
+
+    monkeypatch.setattr(report, "best_temperature", count_views)
     record = train.main([*SMOKE, str(tmp_path / "run"), "--tta", "2"])
-    _, notes = predict.load_run(tmp_path / "run")
-    details = record["details"]
-    assert notes["temperature"] == details["temperature of one view"]
-    assert notes["temperature"] != details["temperature"][-1]
+    assert record["details"]["temperature"] == [2]
+    assert record["details"]["temperature of one view"] == 1
+    assert json.loads((tmp_path / "run" / "classes.json").read_text())["temperature"] == 1
 
 
 def test_the_recorded_accuracy_is_that_of_the_saved_model(smoke_run):
