@@ -121,17 +121,21 @@ def read_records(experiment):
                 fail(f"{path} is no intact record: remove it")
 
 
+def backend():
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
 def choose_run(job, name, commit, dirty):
     """Finds the job's record, else its stopped run, else a folder that is free."""
-    runs, backend = ROOT / "runs" / job.experiment, os.environ.get("KERAS_BACKEND") or "tensorflow"
+    runs = ROOT / "runs" / job.experiment
     runs.mkdir(parents=True, exist_ok=True)
     for path, record in read_records(job.experiment):
         same = (record["commit"], record["dirty"], dirty) == (commit, False, False) and commit
-        same = same and record["backend"] == backend
+        same = same and record["backend"] == backend()
         if same and recorded_arguments(record) == job.arguments and path.is_relative_to(runs):
             job.run_dir, job.record, job.recorded = path.parent, record, True
             return
-    first = f"# {commit}, {backend}: train.py {shlex.join(job.arguments)}\n"
+    first = f"# {commit}, {backend()}: train.py {shlex.join(job.arguments)}\n"
     for number in count():
         job.run_dir = runs / (f"{name}-seed{job.seed}" + (f"-{number}" if number else ""))
         if not job.run_dir.exists() or not any(job.run_dir.iterdir()):
@@ -147,6 +151,7 @@ def choose_run(job, name, commit, dirty):
 def run_process(command, log, tick):
     """Runs a command with its output added to the log; calls tick() while it runs."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"} | os.environ
+    quiet["KERAS_BACKEND"] = backend()  # Whatever ~/.keras/keras.json says.
     with log.open("a") as output:
         print("$", shlex.join(["python", *command]), file=output, flush=True)
         # Its own process group: on Ctrl-C only this process hears it, and ends the whole group.

@@ -19,7 +19,10 @@ WIDTH, SIZE, LINE = 880, 18, 32  # Of a picture, in pixels: its width, a Chinese
 
 # --- Answers ---
 def read(model, kind, items, lookup, batch_size=64):
-    """For each item the probability of each word of its passage: arrays, None for no Item."""
+    """For each item the probability of each word of its passage: arrays, None for no Item.
+
+    They add up to 1: what the post's reader gives to an empty side is no word's.
+    """
     found, asked = [None] * len(items), [i for i, item in enumerate(items) if item]
     for chosen, shape in batches.plan(batches.sizes(kind, [items[i] for i in asked]), batch_size):
         chosen = [asked[i] for i in chosen]
@@ -29,6 +32,7 @@ def read(model, kind, items, lookup, batch_size=64):
         for i, row, at in zip(chosen, rows, places, strict=False):
             found[i] = np.zeros(len(items[i].keys))
             found[i][at[at >= 0]] = row[at >= 0]
+            found[i] /= max(found[i].sum(), 1e-30)
     return found
 
 

@@ -118,13 +118,13 @@ def read_questions(path):
 
 
 def read_answers(path):
-    """{id: word} of lines `<qid_K> ||| word`."""
+    """{id: word} of lines `<qid_K> ||| word`; a system may leave a word out: ""."""
     answers = {}
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        id, *words = split_line(line, where, f"<qid_N>{BAR}word")
+        id, *words = split_line(f"{line.rstrip()} ", where, f"<qid_N>{BAR}word")
         if not re.fullmatch(r"<qid_\w+>", id) or len(words) != 1:
             fail(f'{where}: expected "<qid_N>{BAR}word", got {line[:40]!r}')
         if id in answers:
@@ -137,8 +137,7 @@ def read_answers(path):
 
 def write_answers(path, answers):
     """Writes {id: word} as the official evaluation reads it."""
-    lines = [f"{id}{BAR}{word}" for id, word in answers.items()]
-    write_text(Path(path), "\n".join(lines) + "\n")
+    write_text(Path(path), "".join(f"{id}{BAR}{word}\n" for id, word in answers.items()))
 
 
 def why_unusable(question):
@@ -146,7 +145,7 @@ def why_unusable(question):
     words = Counter(word for sentence in question.sentences for word in sentence)
     if words[BLANK] != 1:
         return "two blanks" if words[BLANK] else "no blank"
-    if not question.answer:
+    if question.answer in ("", BLANK):
         return "no answer"
     if not words[question.answer]:
         return "answer not in the passage"
@@ -311,7 +310,9 @@ def load_files(source, story_files, tests):
         name = " + ".join(Path(path).name for path in story_files)
         stories = [story for path in story_files for story in read_stories(path)]
         questions, passages = list(make_cloze(stories)), dict(enumerate(stories))
-    tested, left_out = read_tests(tests), {}
+    tested, asked = read_tests(tests), {question.story for question in questions}
+    barren = {"stories under 95 words or without a noun twice": len(passages) - len(asked)}
+    left_out = {} if source else barren
     seen = {t for some in tested.values() for q in some for t in long_sentences(q.sentences)}
     if seen:
         kept = {k: story for k, story in passages.items() if not seen & long_sentences(story)}
@@ -327,8 +328,7 @@ def load_files(source, story_files, tests):
 def read_vectors(path):
     """The words of a file in word2vec's text format, and float32 vectors (words, dimensions).
 
-    Of equal words the first counts.
-    As word2vec_keras/train.py writes vectors.txt: a line "WORDS DIMENSION", then a word a line.
+    A line "WORDS DIMENSION", then a word a line, of equal ones the first counts.
     """
     lines = read_lines(path)
     header = lines[0].split() if lines else []

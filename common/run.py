@@ -72,8 +72,10 @@ def run_script(main):
     if os.environ.get("KERAS_BACKEND") != "jax":  # It would keep a heap for each shape.
         keep_memory()
     try:
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+        finally:
+            print(end="", flush=True)  # Here a broken pipe is caught.
     except KeyboardInterrupt:
         training = Path(sys.argv[0]).name == "train.py"
         more = "; the same command with --resume goes on" if training else ""

@@ -319,13 +319,18 @@ def load_folder(folder, from_a_file):
     """A user's files folder/KIND/**, as load() has them, split 7 : 1 : 2 by file.
 
     At most `from_a_file` blocks of a file, MOST of a kind, and of equal files or blocks one.
-    Raises ValueError for a folder that has too few.
+    Raises ValueError for a folder that has too few, or is named like no kind.
     """
     found = {}
+    others = sorted(p.name for p in folder.glob("*") if p.is_dir() and p.name[0] not in "._")
+    if strange := [name for name in others if name not in KINDS]:
+        raise ValueError(f"{strange[0]} is no kind: expected {', '.join(KINDS)}")
     for kind in KINDS:
         paths = sorted(p for p in folder.glob(f"{kind}/**/*") if p.is_file() and p.stat().st_size)
         unique = {hashlib.sha256(read(p)).digest(): p for p in reversed(paths)}
-        if len(unique) >= 10:
+        if paths and len(unique) < 10:
+            raise ValueError(f"{kind} has {len(unique)} different files: expected at least 10")
+        if unique:
             found[kind] = sorted(unique.values())
     if "other" not in found or len(found) < 2:
         kinds = ", ".join(KINDS[1:])

@@ -7,7 +7,9 @@ deleted cannot be seen from its blocks: all texts are listed.
 """
 
 import functools
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,9 @@ def make_classifier(run_dir=None):
     from linux_undelete.train import name_kinds
 
     model = None
+    if not Path("~/.keras/keras.json").expanduser().exists():
+        # Else Keras would write it, perhaps onto the disk to be saved.
+        os.environ.setdefault("KERAS_HOME", f"{os.devnull}/none")
     if run_dir or any((RUNS / "linux_undelete").glob("*/record.json")):
         run = find_run("linux_undelete", run_dir)
         model = load_file(run / "model.keras")

@@ -32,7 +32,9 @@ from linux_undelete.shell import (
 )
 
 SYSTEM = "usr|etc|bin|sbin|lib|lib32|lib64|home|var|boot|dev|proc|sys|root|opt"
-ROOT = re.compile(r"/+(\.?/*)*((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?")  # / or all that lies in it.
+ROOT = re.compile(
+    r"/+(\.{1,2}/+)*\.{0,2}((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?"
+)  # / or all that lies in it.
 SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?/*")
 HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
 DISK = re.compile(r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|mapper/|disk/)")
@@ -193,7 +195,8 @@ class Script:
         for place, path in enumerate(moved):
             text, empty = self.when_empty(path)
             everything, one = ROOT.fullmatch(text), SYSTEM_FOLDER.fullmatch(text)
-            if empty and (everything or (one and name != "cp")) and (deep or text.endswith("*")):
+            star = text.rstrip("/").endswith("*")
+            if empty and (everything or (one and name != "cp")) and (deep or star):
                 shown = " ".join([name, text])
                 self.warn(
                     command,
@@ -201,9 +204,9 @@ class Script:
                     "an unset variable is an empty text, and no error",
                     f"write ${{{empty[0][1:]}:?}}, or set -u at the top",
                 )
-            elif empty or (name == "cp" and not (everything and place and text.endswith("*"))):
+            elif empty or (name == "cp" and not (everything and place and star)):
                 continue
-            elif everything and (deep or (text.endswith("*") and name in ("rm", "cp"))):
+            elif everything and (deep or (star and name in ("rm", "cp"))):
                 self.warn(command, f"{name} of {path}, everything there is", BLANK + "/", LOOK)
             elif one and deep:
                 self.warn(command, f"{name} of the system folder {path}", BLANK + path, LOOK)

@@ -16,13 +16,16 @@ SYSTEM = Path("/sys/dev/block")
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def devices_below(number, system=SYSTEM):
+def devices_below(number, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
     """All block devices that hold the data of the device `number` = (major, minor).
 
-    A partition lies on its disk; an encrypted, LVM or RAID volume on others; a loop device in a
-    file, which is returned as a path. Read from /sys/dev/block (the same tree as /sys/class/block).
+    A partition lies on its disk; an encrypted, LVM or RAID volume on others; a btrfs on all of
+    its devices; a loop device in a file, which is returned as a path, and on what that lies on.
+    Read from /sys/dev/block (the same tree as /sys/class/block) and /sys/fs/btrfs.
     """
-    found, waiting = set(), [number]
+    found, waiting, volumes = set(), [number], []
+    for folder in system.parent.parent.glob("fs/btrfs/*/devices"):
+        volumes.append({read_number(file) for file in folder.glob("*/dev")})
     while waiting:
         number = waiting.pop()
         if number in found:
@@ -34,12 +37,20 @@ def devices_below(number, system=SYSTEM):
         above = [*folder.glob("slaves/*/dev")]
         if (folder / "partition").exists():
             above.append(folder.resolve().parent / "dev")
-        for file in above:
-            major, minor = file.read_text().split(":")
-            waiting.append((int(major), int(minor)))
+        waiting += map(read_number, above)
+        for members in volumes:
+            waiting += members if number in members else ()
         if (folder / "loop/backing_file").exists():
-            waiting.append(Path((folder / "loop/backing_file").read_text().rstrip("\n")).resolve())
+            file = Path((folder / "loop/backing_file").read_text().rstrip("\n")).resolve()
+            place = device_of_folder(file.parent, mounts, stat_of)
+            waiting += [file, place] if place else [file]
     return found
+
+
+def read_number(file):
+    """The (major, minor) that a file of /sys says."""
+    major, minor = file.read_text().split(":")
+    return int(major), int(minor)
 
 
 def device_of_folder(folder, mounts=MOUNTS, stat_of=os.stat):
@@ -78,7 +89,7 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
     image, out = Path(image), Path(out).resolve()
     status = stat_of(image)
     place = device_of_folder(out, mounts, stat_of)
-    below = devices_below(place, system) if place else set()
+    below = devices_below(place, system, mounts, stat_of) if place else set()
     if stat.S_ISREG(status.st_mode):
         if out == image.resolve() or image.resolve() in below:
             fail(f"--out {out} would be written into {image}: choose another disk")
@@ -89,11 +100,13 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
             f"--out {out} lies on {image}, whose deleted data it would overwrite: use another disk"
         )
     said = f"reading {image} (read-only), writing to {out} on another disk or partition"
-    if place is None:
+    if place is None or not system.exists():
         said = f"reading {image} (read-only); see that {out} lies on another disk: no telling here"
     for fields in mount_table(mounts):
         mounted = device_of_mount(fields, stat_of)
-        if mounted and number in devices_below(mounted, system) and "rw" in fields[5].split(","):
+        if not mounted or "rw" not in fields[5].split(","):
+            continue
+        if number in devices_below(mounted, system, mounts, stat_of):
             said += (
                 f"\n{image} is mounted at {fields[4]}: every write may destroy what you look for;"
             )

@@ -6,6 +6,8 @@ disk any more, so it cannot be written over by its copy, wherever that goes. Del
 process holds are what another disk is for: choose one as the folder of the copies.
 """
 
+import contextlib
+import errno
 import json
 import os
 import stat
@@ -27,6 +29,7 @@ class OpenFile:
     path: str  # Where it was.
     size: int  # Bytes, when it was looked at.
     link: str  # What to read: /proc/PID/fd/NUMBER.
+    identity: tuple  # Its device and inode, as the process may open another file in its place.
 
 
 def deleted_open_files(denied=None, proc="/proc"):
@@ -56,23 +59,35 @@ def deleted_open_files(denied=None, proc="/proc"):
             if kept and stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
                 path = path.removesuffix(DELETED)
                 words = command.decode("utf-8", "replace").strip()
-                entry = OpenFile(int(process.name), words, path, status.st_size, str(link))
-                found.setdefault((status.st_dev, status.st_ino), entry)
+                identity, number = (status.st_dev, status.st_ino), int(process.name)
+                entry = OpenFile(number, words, path, status.st_size, str(link), identity)
+                found.setdefault(identity, entry)
     return list(found.values())
+
+
+def open_same(entry):
+    """The file itself, open for reading; OSError if the link leads to another one by now."""
+    source = os.fdopen(os.open(entry.link, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    status = os.fstat(source.fileno())
+    if (status.st_dev, status.st_ino) != entry.identity:
+        source.close()
+        raise OSError(errno.ESTALE, "its process has closed it")
+    return source
 
 
 def copy_open_file(entry, out_dir):
     """Copies the content of one into the folder, under its old name; returns the new path.
 
     Never over a file that is there: a number is added to the name. What its process writes while
-    it is copied may be in the copy or not. Raises OSError, as where the process has ended.
+    it is copied may be in the copy or not. Raises OSError, as where the process has ended or has
+    closed it.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     name = Path(entry.path).name or "unnamed"
     temporary = out_dir / f".{entry.pid}-{Path(entry.link).name}.part"
     try:
-        with open(entry.link, "rb") as source, temporary.open("wb") as copy:
+        with open_same(entry) as source, temporary.open("wb") as copy:
             while chunk := source.read(CHUNK):
                 copy.write(chunk)
             copy.flush()
@@ -115,7 +130,8 @@ def show_open_files(out_dir=None, as_json=False):
             said = (
                 f"{entry.size:>12,} bytes  pid {entry.pid}  {entry.path}  ({entry.command}){arrow}"
             )
-        print(os.fsencode(said).decode("utf-8", "replace"))  # A name may be no UTF-8.
+        with contextlib.suppress(BrokenPipeError):  # As of `| head`: the others are copied, too.
+            print(os.fsencode(said).decode("utf-8", "replace"))  # A name may be no UTF-8.
     if not entries and not as_json:
         print("no deleted file is still open")
     if denied:

@@ -15,6 +15,7 @@ Open found/index.html, best guess first.
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -90,7 +91,8 @@ def print_lines(args, disk, terms, finder):
 
 def recover(args, disk, terms, finder, checked):
     """Scans, or goes on with a scan; returns (summary, groups, whether it was stopped)."""
-    given = {"image": str(args.image), "phrases": args.phrase, "regex": args.regex}
+    image = os.fsencode(args.image).decode("utf-8", "replace")  # A name may be no UTF-8.
+    given = {"image": image, "phrases": args.phrase, "regex": args.regex}
     given |= {"encodings": list(args.encodings), "browse": args.browse}
     classify = make_classifier(args.run_dir) if args.browse else None
     recovery = Recovery(disk, args.out, given, args.limit, args.resume)
@@ -160,7 +162,7 @@ def parse_args(argv=None):
         help=f"default: {' '.join(scan.ENCODINGS)}",
     )
     add("--resume", action="store_true", help="go on with a scan that was stopped")
-    add("--limit", type=int, default=1000, help="texts that are written at most; default: 1000")
+    add("--limit", type=int, help="texts that are written at most; default: 1000")
     add("--lines-before", type=int, metavar="N", help="only print N lines before each hit, like -B")
     add("--lines-after", type=int, metavar="N", help="only print N lines after each hit, like -A")
     add("--json", action="store_true", help="one JSON object a line for each recovered text")
@@ -190,17 +192,20 @@ def main(argv=None):
     if args.check is not None:
         from linux_undelete import check
 
+        asked = vars(args) | {"check": None, "json": None}
+        if any(value not in (None, False, []) for value in asked.values()):
+            fail("--check only reads a command: --json alone goes with it")
         return check.main(["--json"] * args.json + ["--", args.check])
     plain = args.lines_before is not None or args.lines_after is not None
     scanning = args.phrase or args.browse or args.regex or args.encodings
     if args.open_files:
         from linux_undelete.open_files import show_open_files
 
-        if args.image or scanning or plain or args.resume or args.run_dir:
+        if args.image or scanning or plain or args.resume or args.run_dir or args.limit is not None:
             fail("--open-files looks at processes, not at a disk: only --out and --json go with it")
         return show_open_files(args.out, args.json)
     if not args.image:
-        if scanning or plain or args.out or args.resume:
+        if scanning or plain or args.out or args.resume or args.limit is not None:
             fail("--image is missing: a block device (see lsblk) or an image file")
         return demo(args.json)
     if bool(args.phrase) == args.browse:
@@ -209,12 +214,14 @@ def main(argv=None):
         fail("--regex and --encodings are of a --phrase: --browse looks for every text")
     if args.run_dir and not args.browse:
         fail("--run-dir is of --browse: a phrase needs no model")
-    if plain and (args.out or args.json or args.resume):
-        fail("--lines-before and --lines-after only print: leave out --out, --json and --resume")
+    if plain and (args.out or args.json or args.resume or args.limit is not None):
+        text = "leave out --out, --json, --limit and --resume"
+        fail(f"--lines-before and --lines-after only print: {text}")
     if plain and args.browse:
         fail("--lines-before and --lines-after print the lines around a --phrase")
     if not (plain or args.out):
         fail("--out is missing: a new folder on another disk than the one that is scanned")
+    args.limit = 1000 if args.limit is None else args.limit
     if min(args.lines_before or 0, args.lines_after or 0) < 0 or args.limit < 1:
         fail("--lines-before and --lines-after are at least 0, --limit at least 1")
     args.encodings = args.encodings or scan.ENCODINGS

@@ -52,8 +52,9 @@ class Recovery:
                 fail(f"there is nothing to resume in {out}: the scan leaves a {STATE} there")
             state = load_file(out / STATE)
             needed = {*self.state, "bad"}
-            if missing := needed - (state.keys() if isinstance(state, dict) else set()):
-                fail(f"{out / STATE} is damaged: it has no {min(missing)}")
+            missing = needed - (state.keys() if isinstance(state, dict) else set())
+            if missing or any("last_copy" not in text for text in state["texts"]):
+                fail(f"{out / STATE} is damaged, or of an older version: scan anew")
             for name, value in self.state["arguments"].items():
                 if state["arguments"].get(name) != value:
                     was = state["arguments"].get(name)

@@ -24,13 +24,14 @@ _TOKEN = re.compile(
 )
 KINDS = "blank", "comment", "arithmetic", "word", "operator"
 REDIRECTIONS = "&>> &> >& <& <<< << <<- <> >> >| < >".split()  # noqa: SIM905
-OPENING = {"if", "then", "elif", "else", "do", "while", "until", "!", "{", "time", "coproc"}
+OPENING = {"if", "then", "elif", "else", "do", "while", "until", "!", "{", "coproc"}
 ASSIGNMENT = re.compile(r"(\w+)(\+?)=(.*)", re.DOTALL)
 # Words that stand before a command, and those of their options that take a value.
-PREFIXES = {"sudo": "-u -g -h -p -C -r -t -T -U -D --user --group --host --prompt --chdir"}
+PREFIXES = {"sudo": "-u -g -h -p -C -r -t -R -T -U -D --user --group --host --prompt --chdir"}
+PREFIXES["sudo"] += " --chroot --close-from --command-timeout --other-user --role --type"
 PREFIXES |= {"doas": "-u -C", "env": "-u -C --unset --chdir", "nice": "-n --adjustment"}
 PREFIXES |= {"ionice": "-c -n --class --classdata", "timeout": "-s -k --signal --kill-after"}
-PREFIXES |= {"stdbuf": "-i -o -e --input --output --error", "nohup": "", "setsid": "", "exec": ""}
+PREFIXES |= {"stdbuf": "-i -o -e --input --output --error", "nohup": "", "setsid": "", "exec": "-a"}
 PREFIXES |= {"xargs": "-a -d -E -I -L -n -P -s --arg-file --delimiter --max-args --max-procs"}
 PREFIXES |= {"command": "", "builtin": "", "busybox": "", "time": "-f -o"}
 HIDDEN = 0xE000  # Added to a character that quotes have made an ordinary one.
@@ -138,9 +139,13 @@ def unwrap(words):
     """The command behind assignments, sudo, env, ...: (its name, its other words)."""
     words = list(words)
     while words and (ASSIGNMENT.fullmatch(words[0]) or Path(words[0]).name in PREFIXES):
-        prefix = Path(words.pop(0)).name
+        word = words.pop(0)
+        prefix = "" if ASSIGNMENT.fullmatch(word) else Path(word).name
         while prefix in PREFIXES and words and re.match("-.", words[0]):
-            if takes_next(words.pop(0), PREFIXES[prefix].split()) and words:
+            option = words.pop(0)
+            if prefix == "env" and (text := re.fullmatch("-S(.*)|--split-string=(.*)", option)):
+                words[:0] = (text[1] or text[2] or (words.pop(0) if words else "")).split()
+            elif takes_next(option, PREFIXES[prefix].split()) and words:
                 del words[0]
         if prefix == "timeout" and words:
             del words[0]

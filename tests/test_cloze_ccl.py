@@ -510,6 +510,7 @@ def test_empty_sides_and_long_passages_are_answered(tiny_run, capsys):
     for text in ("XXXXX 有 苹果 。", "小猫 看见 XXXXX", f"XXXXX {'小猫 有 苹果 。 ' * 1250}"):
         [result] = predict.main([*flags, text])
         assert result["best"][0]["probability"] > 0
+        assert sum(result["probabilities"]) == pytest.approx(1)
     notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
     assert notes == ["note: text: of 5,001 words the 1,024 around the blank are read"]
     text = f"大象 走 了 。 {'小猫 有 苹果 。 ' * 1250} XXXXX 笑"
@@ -518,6 +519,15 @@ def test_empty_sides_and_long_passages_are_answered(tiny_run, capsys):
     assert found["大象"]["probability"] == 0 and found["大象"]["places"] == [0]
     assert [text.split()[place] for place in found["小猫"]["places"]] == ["小猫"] * 1250
     assert "小猫   word 5, 9, 13, 17, 21, 25, 29, 33, 37 and 1241 more" in capsys.readouterr().out
+
+
+def test_the_posts_reader_gives_an_empty_side_nothing():
+    index = {}
+    asked = [Question("q", (tuple(f"{BLANK} 小猫 有 鱼 。".split()),), "鱼")]
+    items = batches.encode_all(asked, index)
+    model = train.build_reader(3, units=UNITS, embedding_dim=DIM)
+    [row] = reading.read(model, "post", items, batches.Lookup(index, [BLANK, "小猫", "鱼"], []))
+    assert row[0] == 0 and row.sum() == pytest.approx(1) and (row[1:] > 0).all()
 
 
 def test_bad_passages_are_one_line(tiny_run, tmp_path, error_of):

@@ -162,20 +162,22 @@ def test_what_is_unusable_is_counted():
         question("猫", "狗 笑", "猫 笑"),
         question("猫", "XXXXX 笑", "猫 XXXXX"),
         question("", "XXXXX 笑", "猫 笑"),
+        question(BLANK, "XXXXX 笑", "猫 笑"),
         question("猫", "猫 笑", "狗 " * batches.MAX_WORDS, "XXXXX 笑"),
     ]
     kept, left_out = texts.usable_only(some)
     assert kept == some[:1]
     reasons = ["answer not in the passage", "no blank", "two blanks", "no answer"]
     reasons.append("answer too far from the blank")
-    assert left_out == dict.fromkeys(reasons, 1)
+    assert left_out == dict.fromkeys(reasons, 1) | {"no answer": 2}
 
 
 # --- The metric ---
 def test_the_metric_by_hand(write):
     answers = {"<qid_0>": "小猫", "<qid_1>": "小狗", "<qid_2>": "鸟", "<qid_3>": "树"}
-    said = texts.read_answers(write("said.out", "<qid_2> ||| 鸟\n<qid_0> ||| 小猫咪\n"))
-    assert said == {"<qid_2>": "鸟", "<qid_0>": "小猫咪"}
+    system = "<qid_2> ||| 鸟\n<qid_0> ||| 小猫咪\n<qid_1> |||\n"
+    said = texts.read_answers(write("said.out", system))
+    assert said == {"<qid_2>": "鸟", "<qid_0>": "小猫咪", "<qid_1>": ""}
     assert texts.exact_match(said, answers) == (1, 4)  # A part of a word is wrong, so is no answer.
     assert texts.exact_match(answers, answers) == (4, 4)
     assert texts.exact_match({}, answers) == (0, 4)
@@ -255,6 +257,9 @@ def test_stories_of_a_test_set_are_not_trained_on(write):
     assert len(passage[long]) >= texts.LONG and 7 in shared
     assert used == set(range(60)) - shared
     assert notes["left_out"]["stories of a test set"] == len(shared)
+    assert notes["left_out"]["stories under 95 words or without a noun twice"] == 0
+    path.write_text(f"{lines}\n\n小猫 有 苹果 。", encoding="utf-8")
+    assert list(train.load_data(None, [path])[1]["left_out"].values())[0] == 1
     alone, _ = train.load_data(None, [path])
     sides = [{q.story for q in alone[part]} for part in ("train", "valid", "test")]
     assert all(sides) and not sides[0] & (sides[1] | sides[2]) and not sides[1] & sides[2]

@@ -295,14 +295,18 @@ def test_only_a_training_that_is_stopped_can_go_on(name, monkeypatch, capsys):
     assert ("--resume" in said) == (name == "train.py")
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_output_that_nobody_reads_on_is_no_error(lines):
-    code = f"from common.run import run_script; run_script(lambda: print('line\\n' * {lines}))"
+@pytest.mark.parametrize("call", ["print('line')", "print('line\\n' * 100_000)", "exit(print(1))"])
+def test_output_that_nobody_reads_on_is_no_error(call):
+    code = f"from common.run import run_script; run_script(lambda: {call})"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=buffered)
     os.close(writer)
     assert done.returncode == 1 and done.stderr == b""
+    shell = [*words[:2], "import sys; sys.stdout = None; " + code]
+    assert subprocess.run(shell, stderr=subprocess.PIPE, env=buffered).stderr == b""
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])

@@ -336,6 +336,10 @@ def test_bad_folders_and_flags_are_one_line(own, tmp_path, error_of):
         for i in range(10):  # Of ten files of zeros, a block of zeros.
             (tmp_path / "same" / kind / str(i)).write_bytes(bytes(10 + i))
     assert "too few different blocks" in error_of(train.load_data, str(tmp_path / "same"))
+    (tmp_path / "same" / "c" / "0").unlink()
+    assert "c has 9 different files" in error_of(train.load_data, str(tmp_path / "same"))
+    (tmp_path / "same" / "Java").mkdir()
+    assert "Java is no kind" in error_of(train.load_data, str(tmp_path / "same"))
     flags = run_flags(own, tmp_path / "run")
     assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
     assert "above 0" in error_of(train.main, [*flags, "--learning-rate", "nan"])

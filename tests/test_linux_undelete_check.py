@@ -73,11 +73,31 @@ def test_a_copy_is_never_over_a_file(holder, tmp_path):
     assert (tmp_path / "notes 笔记.txt").read_text() == "written since"
 
 
+def test_another_file_in_its_place_is_not_copied(holder, tmp_path):
+    notes = next(entry for entry in held(holder) if "notes" in entry.path)
+    notes.link = next(entry.link for entry in held(holder) if "empty" in entry.path)
+    with pytest.raises(OSError, match="closed it"):
+        open_files.copy_open_file(notes, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_all_are_copied_when_nobody_reads_what_is_printed(holder, tmp_path, monkeypatch):
+    mine = held(holder)
+    monkeypatch.setattr(open_files, "deleted_open_files", lambda denied: mine)
+
+    def broken(*text, **more):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", broken)
+    open_files.show_open_files(tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == len(mine) == 2
+
+
 def test_open_files_are_shown_copied_and_failures_counted(
     holder, tmp_path, capsys, monkeypatch, error_of
 ):
     mine = held(holder)
-    gone = open_files.OpenFile(0, "ended", "/tmp/gone", 5, "/proc/0/fd/3")
+    gone = open_files.OpenFile(0, "ended", "/tmp/gone", 5, "/proc/0/fd/3", (1, 2))
 
     def found(denied=None, proc="/proc"):
         denied += [1, 2]
@@ -177,6 +197,15 @@ rm -rf /*/
 rm -rf /usr/*/
 rm -rf ~/*/
 nohup nice -n 5 rm -rf /* &
+time -p rm -rf /
+time rm -rf /
+sudo --command-timeout 5 rm -rf /
+exec -a x rm -rf /
+env -S 'rm -rf /'
+env -S'rm -rf' /
+T=/usr/bin/timeout rm -rf /
+cp -r a /*/ b
+rm -rf /../.
 rm -rf ~ /x
 rm -rf $HOME /x
 mv ~ /x

@@ -458,19 +458,30 @@ def system(tmp_path):
     for name, number in {"sda": "8:0", "sda/sda5": "8:5", "dm-0": "253:0", "loop0": "7:0"}.items():
         (devices / name).mkdir(parents=True)
         (devices / name / "dev").write_text(number + "\n")
-        (tmp_path / "sys").mkdir(exist_ok=True)
-        (tmp_path / "sys" / number).symlink_to(devices / name)
+        (tmp_path / "sys/dev/block").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/dev/block" / number).symlink_to(devices / name)
     (devices / "sda/sda5/partition").write_text("5\n")
     (devices / "dm-0/slaves").mkdir()
     (devices / "dm-0/slaves/sda5").symlink_to(devices / "sda/sda5")
     (devices / "loop0/loop").mkdir()
     (devices / "loop0/loop/backing_file").write_text(f"{tmp_path}/image\n")
-    return tmp_path / "sys"
+    return tmp_path / "sys/dev/block"
 
 
 def test_the_devices_below_a_device(system):
     assert disk.devices_below((253, 0), system) == {(253, 0), (8, 5), (8, 0)}
     assert disk.devices_below((8, 0), system) == {(8, 0)}
+    members = system.parent.parent / "fs/btrfs/made-up/devices"
+    members.mkdir(parents=True)
+    for name in ("dm-0", "loop0"):
+        (members / name).symlink_to(system.parent.parent.parent / "devices" / name)
+    (system.parent.parent / "fs/btrfs/features").mkdir()
+    image, other = system.parent.parent.parent / "image", (9, 1)
+    lies_on_other = {"st_dev": os.makedev(*other)}
+    below = disk.devices_below(
+        (253, 0), system, stat_of=lambda path: types.SimpleNamespace(**lies_on_other)
+    )
+    assert below == {(253, 0), (8, 5), (8, 0), (7, 0), image, other}
 
 
 @pytest.mark.parametrize(
@@ -484,6 +495,7 @@ def test_the_devices_below_a_device(system):
         ((8, 0), (0, 35), True),
         ((8, 6), (0, 35), False),
         ((8, 5), (0, 36), False),  # In memory.
+        ((9, 1), (7, 0), True),  # A loop device, whose file lies on it.
     ],
 )
 def test_output_on_the_scanned_device_is_refused(
@@ -491,7 +503,8 @@ def test_output_on_the_scanned_device_is_refused(
 ):
     def stat_of(path):
         scanned_or_mounted = (8, 5) if str(path) == "/dev/there" else scanned
-        devices = {"st_dev": os.makedev(*place), "st_rdev": os.makedev(*scanned_or_mounted)}
+        lies_on = (9, 1) if path == tmp_path else place  # As the file of the loop device does.
+        devices = {"st_dev": os.makedev(*lies_on), "st_rdev": os.makedev(*scanned_or_mounted)}
         return types.SimpleNamespace(st_mode=stat.S_IFBLK, **devices)
 
     mounts, folder = tmp_path / "mounts", tmp_path / "a folder"
@@ -506,6 +519,8 @@ def test_output_on_the_scanned_device_is_refused(
     else:
         said = disk.check_output(*words)
         assert "read-only" in said and ("remount,ro /home" in said) == (scanned == (8, 6))
+        said = disk.check_output(*words[:2], tmp_path / "none", *words[3:])
+        assert "no telling here" in said
 
 
 @pytest.mark.parametrize(
@@ -592,6 +607,11 @@ UTF_16 = "--encodings", "utf-16-le"
         (["--image={image}", "--browse", *UTF_16, "--out={out}"], "of a --phrase"),
         (["--open-files", "--image={image}", "--out={out}"], "processes"),
         (["--open-files", "--phrase=words", "--out={out}"], "processes"),
+        (["--open-files", "--limit=5"], "processes"),
+        (["--limit=5"], "--image"),
+        (["--image={image}", "--phrase=words", "--lines-before=1", "--limit=5"], "leave out --out"),
+        (["--check=ls", "--open-files"], "--check only"),
+        (["--check=ls", "--image={image}"], "--check only"),
         (["--lines-before=1"], "--image"),
         (["--image", "{image}", "--phrase", "words"], "--out"),
         (["--image", "{image}", "--out", "{out}"], "--phrase"),
