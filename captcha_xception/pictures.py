@@ -11,6 +11,8 @@ from tqdm import tqdm
 from common.run import fail
 
 HEIGHT = 53  # Of every picture a model sees; the width keeps the shape of the first picture.
+# What Pillow raises for a damaged picture, a TypeError for a TIFF.
+UNREADABLE = OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError
 
 
 def read_picture(path, size=None):
@@ -72,7 +74,7 @@ def load_folder(folder, length=None, case_sensitive=False):
     for path in tqdm(paths, desc="reading", unit="picture", disable=None):
         try:
             picture = read_picture(path, size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             skipped.append(f"{path.name}: {error}")
             continue
         size = size or picture.size

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from captcha_xception.pictures import picture_grid, picture_paths, read_picture
+from captcha_xception.pictures import UNREADABLE, picture_grid, picture_paths, read_picture
 from captcha_xception.train import load_run
 from common.run import fail, find_run, run_script
 from data import captchas
@@ -53,7 +53,7 @@ def main(argv=None):
                 try:
                     pictures.append(read_picture(file, size))
                     names.append(str(file))
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                except UNREADABLE as error:
                     print(f"error: {file}: {error}", file=sys.stderr)
                     unreadable += 1
     else:

@@ -24,6 +24,8 @@ from data import glyphs
 from data.mnist import read_picture
 
 NEAREST, ANSWERS = 5, 3
+# What Pillow raises for a damaged picture, a TypeError for a TIFF.
+UNREADABLE = OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError
 
 
 class Faq:
@@ -72,7 +74,7 @@ def read_digits(paths):
             pictures.append(read_picture(path))
             if not pictures[-1].any():
                 raise ValueError("no digit to be seen in it")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             fail(f"{path}: {error}")
     return np.stack(pictures)
 

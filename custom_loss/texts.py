@@ -15,7 +15,6 @@ from data import faq
 PADDING, UNKNOWN = 0, 1  # The ids that stand for no character and for any unknown one.
 LENGTH = 40  # Characters of a text that are read.
 SHORTEST = 6  # Characters of a sentence of running text that can be a question or an answer.
-RANKS = 1, 10
 
 
 # --- Files ---
@@ -41,6 +40,7 @@ def read_pairs(path):
     """
     running, rows, story, previous = Path(path).suffix == ".txt", [], 0, ""
     for number, line in read_lines(path):
+        line = line.strip() if running else line
         if not line:
             story, previous = story + 1, ""
         elif running:
@@ -96,7 +96,7 @@ def split_pairs(path, rows):
     for answer, mine in by_answer.items():
         mine = list(mine.values())
         if len(mine) < 3:
-            need = "one each to train, validate and test, or empty lines between whole stories"
+            need = "one each to train, validate and test (of two answers to one the first counts)"
             found = f"only {len(mine)} of 3 different questions have the answer {answer[:20]!r}"
             fail(f"{path} line {lines[answer]}: {found}; needed: {need}")
         test, valid, *train = rng.permutation(len(mine))
@@ -117,7 +117,9 @@ def load_texts(path, num_train, num_asked, batch_size=1):
         sizes = {"train": num_train, "valid": num_asked, "test": num_asked}
         loaded = {split: (*faq.load(split, n), faq.answers()) for split, n in sizes.items()}
         return check_batches(loaded, batch_size), f"FAQ v{faq.VERSION}"
-    splits, shared = split_pairs(path, read_pairs(path))
+    splits, shared = split_pairs(path, rows := read_pairs(path))
+    if left := len(rows) - sum(map(len, splits.values())):
+        print(f"{left} of {len(rows)} pairs repeat a question or an answer, and are left out")
     rng, loaded = np.random.default_rng(SPLIT_SEED), {}
     for split, rows in splits.items():
         chosen = rng.permutation(len(rows))[: num_train if split == "train" else num_asked]
@@ -157,11 +159,11 @@ def encode(texts, vocabulary, length):
 
 def encode_all(texts):
     """The vocabulary of the training texts, and {split: (ids, answer numbers, answer ids)}."""
-    questions, _, answers = texts["train"]
-    vocabulary = make_vocabulary(questions + answers)
-    if cut := sum(len(text) > LENGTH for text in questions + answers):
-        print(f"of {cut} training texts only the first {LENGTH} characters are read")
-    asked, told = (min(LENGTH, max(map(len, side))) for side in (questions, answers))
+    vocabulary = make_vocabulary(texts["train"][0] + texts["train"][2])
+    sides = [[t for some in texts.values() for t in some[place]] for place in (0, 2)]
+    if cut := sum(len(text) > LENGTH for text in {*sides[0], *sides[1]}):
+        print(f"of {cut} texts only the first {LENGTH} characters are read")
+    asked, told = (min(LENGTH, max(map(len, side))) for side in sides)
     return vocabulary, {
         split: (encode(questions, vocabulary, asked), numbers, encode(answers, vocabulary, told))
         for split, (questions, numbers, answers) in texts.items()
@@ -211,9 +213,7 @@ def count_steps(numbers, batch_size):
 def train_triplets(args, run, ids, compiled):
     """{name: the TripletModel at its best validation epoch} and {name: history}.
 
-    Args:
-        ids: {split: (questions, answer numbers, answers)}.
-        compiled: (extra_dense, negatives) to a TripletModel.
+    ids: {split: (questions, answer numbers, answers)}; compiled: makes a TripletModel.
     """
     _, right, _ = ids["train"]
     asked, numbers, candidates = ids["valid"]
@@ -251,8 +251,8 @@ def ranks_of(scores, right):
 def answer_ranks(model, ids):
     """The rank that each question gives its answer; ids: questions, answer numbers, answers."""
     questions, right, answers = ids
-    found = apply(model.answer_encoder, answers)
-    return ranks_of(apply(model.question_encoder, questions) @ found.T, right)
+    asked, told = apply(model.question_encoder, questions), apply(model.answer_encoder, answers)
+    return ranks_of(asked @ told.T, right)
 
 
 def word_scores(questions, texts):
@@ -297,7 +297,7 @@ def measure_triplets(trained, histories, texts, ids, folder):
     ranks, metrics = baseline_ranks(texts), {}
     ranks |= {name: answer_ranks(model, ids["test"]) for name, model in trained.items()}
     for name, values in ranks.items():
-        for rank in RANKS:
+        for rank in (1, 10):
             metrics[f"recall@{rank}, {name}"] = proportion((values <= rank).sum(), len(values))
     active = {name: [entry["active"] for entry in histories[name]] for name in trained}
     details = {

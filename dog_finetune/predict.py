@@ -35,7 +35,8 @@ MOST_SHOWN = 60  # Pictures in a grid.
 def load_run(run_dir):
     """The network of a run, and its notes: classes, size, share of the main head, temperature."""
     notes = load_file(run_dir / "classes.json")
-    if not {"classes", "share", "temperature", "image_size"} <= set(notes):
+    needed = {"classes", "share", "temperature", "temperature_of_views", "image_size"}
+    if not needed <= set(notes):
         fail(f"{run_dir / 'classes.json'} is damaged")
     return load_file(run_dir / "model.keras"), notes
 
@@ -47,7 +48,7 @@ def probabilities(model, notes, pictures, views=1):
         shown = np.stack([fixed_view(picture, number) for picture in pictures])
         heads = predict(model, shown)
         total = total + blend(heads, notes["share"])
-    return scaled(total / views, notes["temperature"])
+    return scaled(total / views, notes["temperature" if views == 1 else "temperature_of_views"])
 
 
 def head_gradient(heads, vector, label, share):

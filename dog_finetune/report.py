@@ -43,7 +43,7 @@ def row_name(args, data):
     dropped = set(args.without) - ({"pseudo"} if args.unlabelled is None else set())
     if args.recipe == "post" and dropped:
         words.append(f"without {', '.join(sorted(dropped))}")
-    words += [f"{Path(args.unlabelled).name} unlabelled"] if args.unlabelled else []
+    words += [f"{Path(args.unlabelled).resolve().name} unlabelled"] if args.unlabelled else []
     words += [f"{args.draws} draws"] if args.draws > 1 else []
     return ", ".join(words)
 
@@ -140,7 +140,7 @@ def report(run, drawn, done, notes, choose):
     splits, names, _ = drawn[-1]
     details = {"weights": weights_used(args), "share of the main head": shares}
     details |= {"temperature": temperatures} | notes
-    # predict.py and an exported network see one view, which is surer than the mean of several.
+    # One view, which predict.py and an exported network see, is surer than the mean of several.
     single = temperatures[-1]
     if args.tta > 1 and "valid" in done[-1][stage]:
         valid = {head: p[:, :1] for head, p in done[-1][stage]["valid"].items()}
@@ -150,7 +150,7 @@ def report(run, drawn, done, notes, choose):
     wrong = guesses != truths
     pairs = Counter(zip(truths[wrong].tolist(), guesses[wrong].tolist(), strict=True))
     details["confusions"] = [[names[a], names[b], n] for (a, b), n in pairs.most_common(10)]
-    save_examples(args, run, splits, names, (shares[-1], single))
+    save_examples(args, run, splits, names, (shares[-1], single, temperatures[-1]))
     captions = draw_confusions(args, run, splits, names, final[-1].argmax(-1))
     for path in [*run.dir.glob("*-maps.*"), *run.dir.glob("*-vectors.*")]:
         path.unlink()  # Large, and quickly made again.
@@ -177,7 +177,7 @@ def weights_used(args):
 def save_examples(args, run, splits, names, chosen):
     """What predict.py needs besides the model: its classes, and test pictures to show."""
     notes = {"classes": names, "image_size": args.image_size}
-    notes["share"], notes["temperature"] = chosen
+    notes["share"], notes["temperature"], notes["temperature_of_views"] = chosen
     write_text(run.dir / "classes.json", json.dumps(notes, ensure_ascii=False))
     sources, labels = splits["test"]
     rows = np.unique(np.linspace(0, len(labels) - 1, 36).astype(int))

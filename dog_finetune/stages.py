@@ -48,6 +48,8 @@ def settle(args):
     args.without = sorted(set(args.without))
     if os.path.isdir(args.unlabelled or "") and "pseudo" in args.without:
         fail(f"--unlabelled {args.unlabelled}: only the post's recipe with pseudo-labels uses it")
+    if drawn and (args.valid or args.test or os.path.isdir(args.unlabelled or "")):
+        fail("--valid, --test and a folder of --unlabelled are for --data")
     stages = 0 if probe else 1 if ours else 3
     if args.smoke:
         args.epochs = args.epochs[:stages]

@@ -16,6 +16,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from common.run import fail, find_run, load_file, run_script, write_text
 from rnn_saliency.faithfulness import BATCH, METHODS, Subject
 from rnn_saliency.texts import encode, load_words, read_text
@@ -44,9 +46,10 @@ def explain_ngrams(model, reviews):
         yield praise[0], towards * (praise[0] - praise[1:]), known
 
 
-def explain_words(subject, reviews, method, vocabulary, max_words):
-    """The same for a model of build_classifier, by one of METHODS."""
+def explain_words(subject, reviews, method, vocabulary, max_words, step=1):
+    """The same for a model of build_classifier, by one of METHODS; widths are multiples of step."""
     ids = encode(reviews, vocabulary, max_words)
+    ids = np.pad(ids, ((0, 0), (0, -ids.shape[1] % step)))
     praise, scores = subject.probability(ids), subject.scores(method, ids)
     for words, row, probability, line in zip(reviews, ids, praise, scores, strict=True):
         yield probability, line[: len(words)], row.any()
@@ -83,7 +86,9 @@ def explain(run_dir, texts, method=None):
             found = explain_ngrams(model, reviews)
         else:
             vocabulary = settings["vocabulary"]
-            found = explain_words(subject, reviews, method or METHODS[0], vocabulary, most)
+            # Few widths in a long file, as JAX compiles each.
+            wide = (most, 32 if len(texts) > BATCH else 1)
+            found = explain_words(subject, reviews, method or METHODS[0], vocabulary, *wide)
         for text, words, (praise, scores, known) in zip(group, reviews, found, strict=True):
             label, probability = ("positive", praise) if praise >= 0.5 else ("negative", 1 - praise)
             scored = [

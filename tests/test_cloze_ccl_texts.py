@@ -259,7 +259,7 @@ def test_stories_of_a_test_set_are_not_trained_on(write):
     assert notes["left_out"]["stories of a test set"] == len(shared)
     assert notes["left_out"]["stories under 95 words or without a noun twice"] == 0
     path.write_text(f"{lines}\n\n小猫 有 苹果 。", encoding="utf-8")
-    assert list(train.load_data(None, [path])[1]["left_out"].values())[0] == 1
+    assert next(iter(train.load_data(None, [path])[1]["left_out"].values())) == 1
     alone, _ = train.load_data(None, [path])
     sides = [{q.story for q in alone[part]} for part in ("train", "valid", "test")]
     assert all(sides) and not sides[0] & (sides[1] | sides[2]) and not sides[1] & sides[2]

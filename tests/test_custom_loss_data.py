@@ -223,7 +223,7 @@ def test_long_texts_are_said_to_be_cut(capsys):
     answers = ["短", "长" * 41]
     one = (["问"] * 2, np.array([0, 1]), answers)
     texts.encode_all({"train": one, "valid": one, "test": one})
-    assert "of 1 training texts only the first 40" in capsys.readouterr().out
+    assert "of 1 texts only the first 40" in capsys.readouterr().out
 
 
 def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
@@ -256,8 +256,28 @@ def test_bad_files_of_questions_are_one_line(tmp_path, error_of):
     (tmp_path / "faq.txt").write_text("怎么退货\t寄回来\n", encoding="utf-8")
     said = error_of(texts.load_texts, str(tmp_path / "faq.txt"), 100, 100)
     assert "faq.txt line 1: a tab" in said and ".tsv" in said
+    assert "of two answers to one the first counts" in again
     missing = str(tmp_path / "none.tsv")
     assert missing in error_of(texts.load_texts, missing, 100, 100)
+
+
+def test_what_is_left_out_or_cut_is_said(tmp_path, capsys):
+    lines = [f"{i} 号是不是{word}\t{word}" for word in "红绿" for i in range(9)]
+    lines += ["3 号是不是红\t绿", f"{'很' * 60}长\t绿", "3 号是不是红\t红"]
+    (tmp_path / "faq.tsv").write_text("\n".join(lines), encoding="utf-8")
+    loaded, _ = texts.load_texts(str(tmp_path / "faq.tsv"), 100, 100)
+    assert sum(len(questions) for questions, *_ in loaded.values()) == 19
+    assert "2 of 21 pairs" in capsys.readouterr().out
+    _, ids = texts.encode_all(loaded)
+    assert {x.shape[1] for x, _, _ in ids.values()} == {texts.LENGTH}
+    assert "of 1 texts only the first 40" in capsys.readouterr().out
+
+
+def test_running_text_may_be_indented(tmp_path):
+    lines = [f"\t这是第{i}个很长的句子\t" if i % 5 else "" for i in range(100)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    loaded, _ = texts.load_texts(str(tmp_path / "a.txt"), 100, 100)
+    assert all("\t" not in text for asked, *_ in loaded.values() for text in asked)
 
 
 def test_texts_are_cut_into_characters():

@@ -284,7 +284,15 @@ def test_what_predict_uses_is_fitted_to_one_view(tmp_path, tiny, monkeypatch):
     record = train.main([*SMOKE, str(tmp_path / "run"), "--tta", "2"])
     assert record["details"]["temperature"] == [2]
     assert record["details"]["temperature of one view"] == 1
-    assert json.loads((tmp_path / "run" / "classes.json").read_text())["temperature"] == 1
+    model, notes = predict.load_run(tmp_path / "run")
+    assert (notes["temperature"], notes["temperature_of_views"]) == (1, 2)
+    shown = [pictures.read_picture(dogs.draw_dog(7, 0, i), 32) for i in range(3)]
+    for views in (1, 2):
+        seen = [[pictures.fixed_view(x, i) for x in shown] for i in range(views)]
+        heads = [features.predict(model, np.stack(x)) for x in seen]
+        mean = np.mean([report.blend(x, notes["share"]) for x in heads], axis=0)
+        found = predict.probabilities(model, notes, shown, views)
+        np.testing.assert_allclose(found, report.scaled(mean, views), rtol=1e-4)
 
 
 def test_the_recorded_accuracy_is_that_of_the_saved_model(smoke_run):

@@ -436,12 +436,18 @@ def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, m
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(predict.SENTENCES), encoding="utf-8")
     flags = ["--run-dir", str(smoke_run[0]), "--json", "--file", str(file)]
-    shown = []
+    shown, sizes, explain_words = [], [], predict.explain_words
+
+    def counted(subject, reviews, *settings):
+        sizes.append(len(reviews))
+        return explain_words(subject, reviews, *settings)
+
+    monkeypatch.setattr(predict, "explain_words", counted)
     for size in (100, 4):
         monkeypatch.setattr(predict, "BATCH", size)
         assert predict.main(flags) == []  # Nothing is kept but for a page.
         shown.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
-    assert [x["text"] for x in shown[1]] == predict.SENTENCES and len(shown[0]) == 9
+    assert [x["text"] for x in shown[1]] == predict.SENTENCES and sizes == [9, 4, 4, 1]
     for one, other in zip(*shown, strict=True):
         scores = [[word["score"] for word in x["words"]] for x in (one, other)]
         np.testing.assert_allclose(*scores, atol=2e-4)
