@@ -1,6 +1,7 @@
 """Folders of captcha pictures, of any size and mode, whose names end with the label."""
 
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from tqdm import tqdm
 from common.run import fail
 
 HEIGHT = 53  # Of every picture a model sees; the width keeps the shape of the first picture.
-# What Pillow raises for a damaged picture, a TypeError for a TIFF.
-UNREADABLE = OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 
 
 def read_picture(path, size=None):

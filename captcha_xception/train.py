@@ -277,11 +277,12 @@ def main(argv=None):
     numbers += (args.length, args.learning_rate)
     if any(number is not None and not 0 < number < np.inf for number in numbers):
         fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
+    if args.data is None and (args.length or args.case_sensitive):
+        fail("--length and --case-sensitive are for the names of --data")
     parallel = DataParallel(args)
     splits, alphabet, notes = load_data(args)
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]
-    steps = len(y_train) // args.batch_size
-    if steps == 0:
+    if not (steps := len(y_train) // args.batch_size):
         fail(f"{len(y_train)} training captchas do not fill a batch of {args.batch_size}")
     source, source_alphabet, _ = load_run(args.init) if args.init else (None, None, None)
     run = Run(args, "captcha_xception", notes["sha256"])

@@ -10,6 +10,7 @@ A run that was trained with only some of the losses does what it can.
 
 import argparse
 import json
+import struct
 import sys
 from collections import Counter
 from pathlib import Path
@@ -24,8 +25,8 @@ from data import glyphs
 from data.mnist import read_picture
 
 NEAREST, ANSWERS = 5, 3
-# What Pillow raises for a damaged picture, a TypeError for a TIFF.
-UNREADABLE = OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 
 
 class Faq:

@@ -40,6 +40,8 @@ def settle(args):
         if getattr(args, name) is None:
             setattr(args, name, value)
     if probe or ours:
+        if args.without:
+            fail("--without leaves out pieces of --recipe post")
         args.without = list(PIECES)
     if probe:
         args.fresh = False

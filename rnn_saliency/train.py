@@ -264,6 +264,8 @@ def main(argv=None):
         fail("--epochs, --batch-size, --min-count and --max-words start at 1, --study at 0")
     if args.model == "ours" and (args.bidirectional or args.cell != "lstm"):
         fail("--cell and --bidirectional are of --model post: the n-gram model has no states")
+    if args.data is None and tuple(args.columns) != COLUMNS:
+        fail("--columns is of a table given with --data")
     sizes = (300, 60, 60) if args.smoke else (6000, 1000, 1000)
     data, cutter, notes = load_data(args.data, args.split, args.columns, sizes)
     vocabulary = build_vocabulary(data["train"][0], args.min_count)

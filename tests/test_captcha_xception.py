@@ -422,6 +422,12 @@ def test_numbers_out_of_range_are_one_line(words, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("words", [["--length", "4"], ["--case-sensitive"]])
+def test_flags_for_names_of_files_need_files(words, tmp_path, capsys):
+    call = ["--smoke", "--run-dir", str(tmp_path / "run"), *words]
+    fails(capsys, lambda: train.main(call), "of --data")
+
+
 def test_imagenet_weights_out_of_reach_are_one_line(tmp_path, capsys):
     call = ["xception", (53, 129, 3), 4, 26, str(tmp_path / "none.weights.h5")]
     fails(capsys, lambda: train.build_model(*call), "--weights none")

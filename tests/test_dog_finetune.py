@@ -573,6 +573,9 @@ def test_flags_of_predict_that_make_no_sense_are_one_line(smoke_run, folder, err
         (["--mixup", "nan"], "--mixup of 0 or more"),
         (["--learning-rate", "nan"], "above 0"),
         (["--data", ""], "no empty argument"),
+        (["--recipe", "ours", "--without", "glu"], "of --recipe post"),
+        (["--test", "."], "are for --data"),
+        (["--unlabelled", "."], "are for --data"),
     ],
 )
 def test_flags_that_make_no_sense_are_one_line(words, expected, capsys):

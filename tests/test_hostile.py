@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 import captcha_xception.pictures
+import custom_loss.predict
 import custom_loss.texts
 import dog_finetune.pictures
 import linux_undelete.predict
@@ -120,6 +121,18 @@ LOADERS = {
     **{f"{kind} picture": (picture(kind), f"a.{kind}", square, PICTURES) for kind in KINDS},
     "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, PICTURES),
     "captcha": (picture("png"), "a.png", captcha_xception.pictures.read_picture, PICTURES),
+    "captcha in TIFF": (
+        picture("tiff"),
+        "a.tif",
+        captcha_xception.pictures.read_picture,
+        captcha_xception.pictures.UNREADABLE,
+    ),
+    "digit in TIFF": (
+        picture("tiff", "L"),
+        "a.tif",
+        mnist.read_picture,
+        custom_loss.predict.UNREADABLE,
+    ),
     "names of captchas": (b"1_abc\n2_xyz", "a", read_labels, (ValueError,)),
     "digit": (picture("png", "L"), "a.png", mnist.read_picture, PICTURES),
     "mnist.npz": (digits(), "mnist.npz", mnist.read, (ValueError,)),

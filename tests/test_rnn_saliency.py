@@ -372,6 +372,7 @@ def test_bad_flags_are_one_line(error_of, tmp_path):
     flags = ["--smoke", "--run-dir", str(tmp_path / "run")]
     assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
     assert "start at 1" in error_of(train.main, [*flags, "--max-words", "0"])
+    assert "given with --data" in error_of(train.main, [*flags, "--columns", "a", "b"])
     assert "no states" in error_of(train.main, [*flags, "--model", "ours", "--cell", "gru"])
     assert "lower --min-count" in error_of(train.main, [*flags, "--min-count", "9999"])
     ids = {part: np.array([[1, 0], [0, 0]]) for part in ("valid", "test")}
