@@ -32,9 +32,8 @@ from linux_undelete.shell import (
 )
 
 SYSTEM = "usr|etc|bin|sbin|lib|lib32|lib64|home|var|boot|dev|proc|sys|root|opt"
-ROOT = re.compile(
-    r"/+(\.{1,2}/+)*\.{0,2}((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?"
-)  # / or all that lies in it.
+# / or all that lies in it.
+ROOT = re.compile(r"/+(\.{1,2}/+)*\.{0,2}((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?")
 SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?/*")
 HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
 DISK = re.compile(r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|mapper/|disk/)")

@@ -103,8 +103,8 @@ def page(out, facts, groups, read):
     if facts["hits_in_no_written_text"]:
         yield (
             f"<p class=piece>{facts['hits_in_no_written_text']:,} more hits lie in texts that were "
-            "not written: choose a rarer phrase, or a higher --limit. hits.jsonl has a million of "
-            "all hits.</p>\n"
+            "not written: choose a rarer phrase, or a higher --limit. hits.jsonl lists the first "
+            "million hits.</p>\n"
         )
     if facts["unreadable"]:
         places = "; ".join(f"{low:,} to {high:,}" for low, high in facts["unreadable"][:100])
