@@ -436,7 +436,7 @@ def test_imagenet_weights_out_of_reach_are_one_line(tmp_path, capsys):
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
     """kill -9 in the second epoch; after --resume every weight equals the uninterrupted run's."""
     command = [sys.executable, ROOT / "captcha_xception" / "train.py", "--smoke", "--num-test", "8"]
-    command += ["--num-train", "512", "--num-valid", "8", "--epochs", "3", "--batch-size", "16"]
+    command += ["--num-train", "256", "--num-valid", "8", "--epochs", "3", "--batch-size", "8"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     subprocess.run([*command, "--run-dir", straight], check=True, **quiet)

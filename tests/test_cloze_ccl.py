@@ -495,7 +495,7 @@ def test_official_files_in_and_out(tiny_run, tmp_path, write_questions, capsys):
 
 
 def test_several_runs_answer_with_their_mean(tiny_run, tmp_path):
-    train.main([*TINY[:-2], "--model", "post", "--seed", "4", "--run-dir", str(tmp_path)])
+    train.main([*TINY[:-2], "--model", "as-reader", "--seed", "4", "--run-dir", str(tmp_path)])
     runs = [str(tiny_run[0]), str(tmp_path)]
     flags = [["--run-dir", run] for run in runs]
     one, other, both = map(predict.main, (flags[0], flags[1], flags[0] + flags[1]))
