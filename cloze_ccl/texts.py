@@ -303,16 +303,16 @@ def load_files(source, story_files, tests):
         files = [path] if path.is_file() else find_official(path, "train.doc_query")
         if not files:
             fail(f"no train.doc_query in {source}: expected the official files, or one file")
-        name, questions = path.name, read_questions(files[0])
+        name, questions, left_out = path.name, read_questions(files[0]), {}
         tests = tests or find_official(path, "cloze.valid.doc_query")
         passages = {question.story: question.sentences for question in questions}
     else:
         name = " + ".join(Path(path).name for path in story_files)
         stories = [story for path in story_files for story in read_stories(path)]
         questions, passages = list(make_cloze(stories)), dict(enumerate(stories))
-    tested, asked = read_tests(tests), {question.story for question in questions}
-    barren = {"stories under 95 words or without a noun twice": len(passages) - len(asked)}
-    left_out = {} if source else barren
+        asked = {question.story for question in questions}
+        left_out = {"stories under 95 words or without a noun twice": len(stories) - len(asked)}
+    tested = read_tests(tests)
     seen = {t for some in tested.values() for q in some for t in long_sentences(q.sentences)}
     if seen:
         kept = {k: story for k, story in passages.items() if not seen & long_sentences(story)}

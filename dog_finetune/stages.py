@@ -48,9 +48,10 @@ def settle(args):
     if args.unlabelled is None and "pseudo" not in args.without:
         args.without = [*args.without, "pseudo"]
     args.without = sorted(set(args.without))
-    if os.path.isdir(args.unlabelled or "") and "pseudo" in args.without:
+    folder = os.path.isdir(args.unlabelled or "")
+    if folder and "pseudo" in args.without:
         fail(f"--unlabelled {args.unlabelled}: only the post's recipe with pseudo-labels uses it")
-    if drawn and (args.valid or args.test or os.path.isdir(args.unlabelled or "")):
+    if drawn and (args.valid or args.test or folder):
         fail("--valid, --test and a folder of --unlabelled are for --data")
     stages = 0 if probe else 1 if ours else 3
     if args.smoke:

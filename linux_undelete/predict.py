@@ -197,15 +197,16 @@ def main(argv=None):
             fail("--check only reads a command: --json alone goes with it")
         return check.main(["--json"] * args.json + ["--", args.check])
     plain = args.lines_before is not None or args.lines_after is not None
-    scanning = args.phrase or args.browse or args.regex or args.encodings
+    limited = args.limit is not None
+    scanning = args.phrase or args.browse or args.regex or args.encodings or limited
     if args.open_files:
         from linux_undelete.open_files import show_open_files
 
-        if args.image or scanning or plain or args.resume or args.run_dir or args.limit is not None:
+        if args.image or scanning or plain or args.resume or args.run_dir:
             fail("--open-files looks at processes, not at a disk: only --out and --json go with it")
         return show_open_files(args.out, args.json)
     if not args.image:
-        if scanning or plain or args.out or args.resume or args.limit is not None:
+        if scanning or plain or args.out or args.resume:
             fail("--image is missing: a block device (see lsblk) or an image file")
         return demo(args.json)
     if bool(args.phrase) == args.browse:
@@ -214,14 +215,14 @@ def main(argv=None):
         fail("--regex and --encodings are of a --phrase: --browse looks for every text")
     if args.run_dir and not args.browse:
         fail("--run-dir is of --browse: a phrase needs no model")
-    if plain and (args.out or args.json or args.resume or args.limit is not None):
+    if plain and (args.out or args.json or args.resume or limited):
         text = "leave out --out, --json, --limit and --resume"
         fail(f"--lines-before and --lines-after only print: {text}")
     if plain and args.browse:
         fail("--lines-before and --lines-after print the lines around a --phrase")
     if not (plain or args.out):
         fail("--out is missing: a new folder on another disk than the one that is scanned")
-    args.limit = 1000 if args.limit is None else args.limit
+    args.limit = args.limit if limited else 1000
     if min(args.lines_before or 0, args.lines_after or 0) < 0 or args.limit < 1:
         fail("--lines-before and --lines-after are at least 0, --limit at least 1")
     args.encodings = args.encodings or scan.ENCODINGS
