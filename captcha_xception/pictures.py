@@ -1,7 +1,6 @@
 """Folders of captcha pictures, of any size and mode, whose names end with the label."""
 
 import re
-import struct
 from collections import Counter
 from pathlib import Path
 
@@ -9,18 +8,17 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.damage import UNREADABLE
 from common.run import fail
 
 HEIGHT = 53  # Of every picture a model sees; the width keeps the shape of the first picture.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 
 
 def read_picture(path, size=None):
     """An RGB picture of `size` (width, height); what is transparent becomes white.
 
-    Raises OSError or ValueError for a file that is no intact picture, and Pillow's
-    DecompressionBombError for one that would fill the memory.
+    Raises one of UNREADABLE for a file that is no intact picture, and ValueError for one that is
+    not of a line of text.
     """
     with Image.open(path) as image:
         if not 1 / 4 <= image.width / image.height <= 16:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from captcha_xception.pictures import UNREADABLE, picture_grid, picture_paths, read_picture
+from captcha_xception.pictures import picture_grid, picture_paths, read_picture
 from captcha_xception.train import load_run
+from common.damage import UNREADABLE
 from common.run import fail, find_run, run_script
 from data import captchas
 

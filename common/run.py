@@ -41,12 +41,11 @@ def check_backend():
 
 def load_file(path):
     """What a .keras, .npz or .json file holds; a missing or damaged one is one clear line."""
-    if path.suffix == ".keras":
-        check_backend()
     try:
         if path.suffix in (".keras", ".npz"):
             refuse_bomb(path)
         if path.suffix == ".keras":
+            check_backend()
             return keras.saving.load_model(path, compile=False)
         return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.

@@ -10,14 +10,13 @@ A run that was trained with only some of the losses does what it can.
 
 import argparse
 import json
-import struct
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from common.damage import UNREADABLE
 from common.run import fail, find_run, load_file, run_script
 from custom_loss.digits import apply, draw_neighbours
 from custom_loss.texts import LENGTH, encode, encode_question
@@ -25,8 +24,6 @@ from data import glyphs
 from data.mnist import read_picture
 
 NEAREST, ANSWERS = 5, 3
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 
 
 class Faq:

@@ -9,8 +9,9 @@ from collections import deque
 import numpy as np
 from tqdm import tqdm
 
+from common.damage import UNREADABLE
 from common.run import fail, load_file, write_text
-from dog_finetune.pictures import UNREADABLE, read_picture
+from dog_finetune.pictures import read_picture
 
 KINDS = ("plain", "full", "light", "ours", "test")
 CHUNK = 32  # Inputs that go through a network at once.

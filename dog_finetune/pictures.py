@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from common.damage import first_line
+from common.damage import UNREADABLE, first_line
 from common.run import fail
 from data import dogs
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 MOST_VIEWS = 12  # The last of them are the inner half of a picture.
 SPLIT_SEED = 2017  # A split depends on this and on --draws, not on --seed.
 TWINS = 16  # Two pictures are near-duplicates if at most so many of their 128 bits differ.

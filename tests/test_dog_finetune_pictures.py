@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from common.damage import UNREADABLE
 from data import dogs
 from dog_finetune import pictures, train
 
@@ -113,7 +114,7 @@ def test_damaged_pixels_are_no_picture(tmp_path):
     Image.fromarray(noise).save(tmp_path / "a.png")
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 255
-    with pytest.raises(pictures.UNREADABLE):
+    with pytest.raises(UNREADABLE):
         pictures.open_picture(io.BytesIO(data))
 
 

@@ -25,20 +25,19 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 import captcha_xception.pictures
-import custom_loss.predict
 import custom_loss.texts
 import dog_finetune.pictures
 import linux_undelete.predict
 import rnn_saliency.texts
 from captcha_xception.pictures import labels_from_names
 from cloze_ccl import texts as cloze
+from common.damage import UNREADABLE
 from common.run import keras, load_file
 from data import mnist
 from word2vec_keras import vectors, words
 
 COUNT = int(os.environ.get("FUZZ", 30))
 SECONDS, MEMORY = 30, 2**30  # That one input may take; that all inputs of a loader may add.
-PICTURES = dog_finetune.pictures.UNREADABLE
 
 
 # --- Intact files ---
@@ -118,23 +117,23 @@ def workbook(path):
 KINDS = "png", "jpeg", "gif", "bmp", "webp", "tiff"
 # Loader: an intact file, its name, and what a caller catches besides the one line.
 LOADERS = {
-    **{f"{kind} picture": (picture(kind), f"a.{kind}", square, PICTURES) for kind in KINDS},
-    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, PICTURES),
-    "captcha": (picture("png"), "a.png", captcha_xception.pictures.read_picture, PICTURES),
+    **{f"{kind} picture": (picture(kind), f"a.{kind}", square, UNREADABLE) for kind in KINDS},
+    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, UNREADABLE),
+    "captcha": (picture("png"), "a.png", captcha_xception.pictures.read_picture, UNREADABLE),
     "captcha in TIFF": (
         picture("tiff"),
         "a.tif",
         captcha_xception.pictures.read_picture,
-        captcha_xception.pictures.UNREADABLE,
+        UNREADABLE,
     ),
     "digit in TIFF": (
         picture("tiff", "L"),
         "a.tif",
         mnist.read_picture,
-        custom_loss.predict.UNREADABLE,
+        UNREADABLE,
     ),
     "names of captchas": (b"1_abc\n2_xyz", "a", read_labels, (ValueError,)),
-    "digit": (picture("png", "L"), "a.png", mnist.read_picture, PICTURES),
+    "digit": (picture("png", "L"), "a.png", mnist.read_picture, UNREADABLE),
     "mnist.npz": (digits(), "mnist.npz", mnist.read, (ValueError,)),
     "train.txt": (b"a 1\nb 2\n", "train.txt", contest),
     "doc_query": (STORY, "a.doc_query", cloze.read_questions),
