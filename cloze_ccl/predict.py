@@ -5,6 +5,7 @@ python cloze_ccl/predict.py --text "小猫 有 一个 苹果 。 XXXXX 把 苹�
 python cloze_ccl/predict.py --text "小猫有苹果,小狗有梨。XXXXX吃了苹果。" --options 小猫 小狗 小鸟
 python cloze_ccl/predict.py cloze.valid.doc_query --output cloze.valid.out    # official files
 python cloze_ccl/predict.py cloze.valid.doc_query --html page.html --json
+python cloze_ccl/predict.py cloze.valid.doc_query --score a.out    # the answers of any system
 
 Of each passage: the five best words, their probability, and which words of the passage they are.
 """
@@ -21,6 +22,7 @@ from cloze_ccl.texts import (
     cut,
     exact_match,
     into_sentences,
+    read_answers,
     read_questions,
     usable_only,
     why_unusable,
@@ -104,6 +106,28 @@ def in_terminal(result):
     return "\n".join(lines)
 
 
+def accuracy(given, questions):
+    """How many of the answers {id: word} are right, by the official metric, in one line."""
+    right, total = exact_match(given, {question.id: question.answer for question in questions})
+    wrong = usable_only(questions)[1]
+    note = ", ".join(f"{count} x {reason}" for reason, count in wrong.items())
+    note = f"; cannot be right: {note}" if wrong else ""
+    return f"accuracy: {right / total:.2%}, {right} of {total}{note}"
+
+
+def score(args):
+    """Prints how many answers of the file --score, of whatever system, are right."""
+    if not args.questions or args.text or args.output or args.html or args.run_dir or args.json:
+        fail("--score takes a file of questions and no other flag")
+    questions = read_questions(args.questions)
+    if not any(question.answer for question in questions):
+        fail(f"{args.questions} has no answers: expected a file .answer beside it")
+    try:
+        print(accuracy(read_answers(args.score), questions))
+    except ValueError as error:
+        fail(f"{args.score}: {error}")
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,6 +138,7 @@ def parse_args(argv=None):
     add("--options", nargs="+", default=[], metavar="WORD", help="only these may be answers")
     add("--output", type=Path, metavar="FILE", help="write the answers as the contest wants them")
     add("--html", type=Path, metavar="FILE", help="write a page with shaded passages")
+    add("--score", type=Path, metavar="FILE", help="how many answers of such a file are right")
     again = {"action": "append", "metavar": "RUN"}
     add("--run-dir", type=Path, help="default: the newest run; given again: their mean", **again)
     add("--json", action="store_true", help="one JSON object a line")
@@ -126,6 +151,8 @@ def main(argv=None):
         fail("give a file of questions or --text, not both")
     if args.options and args.text is None:
         fail("--options are of --text")
+    if args.score:
+        return score(args)
     if not all(map(str.strip, args.options)):
         fail("an option is empty: expected words")
     for path in (args.output, args.html):
@@ -155,13 +182,8 @@ def main(argv=None):
     if args.html:
         write_text(args.html, reading.page(results))
         print(f"page: {args.html}", file=sys.stderr)
-    answers = {question.id: question.answer for question in questions}
-    if any(answers.values()):
-        right, total = exact_match(given, answers)
-        wrong = usable_only(questions)[1]
-        note = ", ".join(f"{count} x {reason}" for reason, count in wrong.items())
-        note = f"; cannot be right: {note}" if wrong else ""
-        print(f"accuracy: {right / total:.2%}, {right} of {total}{note}", file=sys.stderr)
+    if any(question.answer for question in questions):
+        print(accuracy(given, questions), file=sys.stderr)
     if unusable:
         fail(f"{len(unusable)} of {len(questions)} passages have no answer: {unusable[0]}")
     return results

@@ -494,6 +494,30 @@ def test_official_files_in_and_out(tiny_run, tmp_path, write_questions, capsys):
     np.testing.assert_allclose([s for s in strengths if s is not None], expected, atol=6e-4)
 
 
+def test_answers_of_any_system_are_scored(tmp_path, write_questions, error_of, capsys):
+    asked = stories.load("valid", 2)[:4]
+    write_questions(tmp_path / "a.doc_query", asked)
+    out, flags = tmp_path / "a.out", [str(tmp_path / "a.doc_query"), "--score"]
+    said = [
+        asked[0].answer,
+        asked[1].answer,
+        "",
+        asked[3].answer + "们",
+    ]  # The third one is missing.
+    lines = [f"{q.id} ||| {word}\n" for q, word in zip(asked, said, strict=True)]
+    out.write_text("".join(lines[:2] + lines[3:]))
+    predict.main([*flags, str(out)])
+    assert capsys.readouterr().out == "accuracy: 50.00%, 2 of 4\n"
+    out.write_text("<qid_99> ||| 猫\n")
+    assert "a.out: <qid_99> is answered, but not asked" in error_of(
+        predict.main, [*flags, str(out)]
+    )
+    assert "no other flag" in error_of(predict.main, [*flags, str(out), "--json"])
+    assert "no other flag" in error_of(predict.main, [*flags[1:], str(out)])
+    (tmp_path / "a.answer").unlink()
+    assert "no answers" in error_of(predict.main, [*flags, str(out)])
+
+
 def test_several_runs_answer_with_their_mean(tiny_run, tmp_path):
     train.main([*TINY[:-2], "--model", "as-reader", "--seed", "4", "--run-dir", str(tmp_path)])
     runs = [str(tiny_run[0]), str(tmp_path)]
