@@ -64,6 +64,8 @@ def settle(args):
         fail("expected sizes, epochs, steps and the learning rate above 0")
     if not 0 <= args.mixup < np.inf or not 0 < args.decay <= 1 or args.tta > MOST_VIEWS:
         fail(f"expected --mixup of 0 or more, --decay up to 1, --tta up to {MOST_VIEWS}")
+    if not ours and (args.mixup, args.decay) != (0.2, 0.8):
+        fail("--mixup and --decay are of --recipe ours")
     if min(args.shares) < 0 or sum(args.shares) >= 0.9 or args.shares[0] == 0:
         fail("--shares: expected two parts of 1, as 0.1 0.1; the second may be 0")
     if not 1 < args.breeds <= dogs.NUM_BREEDS - 20:

@@ -466,7 +466,8 @@ def test_hidden_labels_are_a_share_of_each_class():
         ["--blocks", "0"],
         ["--steps", "0"],
         ["--learning-rate", "0"],
-        ["--mixup", "-1"],
+        ["--recipe", "ours", "--mixup", "-1"],
+        ["--mixup", "0.4"],
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(words, error_of):
