@@ -148,7 +148,7 @@ def cell(name, row):
 
 
 def section(root, name, jobs):
-    docstring = ast.get_docstring(ast.parse((root / name / "train.py").read_text())) or ""
+    docstring = ast.get_docstring(ast.parse((root / name / "train.py").read_bytes())) or ""
     about = escape(" ".join(docstring.partition("\n\n")[0].split()))
     post = re.search(r"https://kexue\.fm/archives/\d+", docstring)
     link = f' <a href="{post[0]}">The post</a>' if post else ""
@@ -168,7 +168,7 @@ def section(root, name, jobs):
 
 def read_log(path):
     """The text of a log, without the greetings that TensorFlow cannot be kept from printing."""
-    text = path.read_text(errors="replace").replace("\r", "\n")
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
     return re.sub(r"^(WARNING: All log messages before absl|[IW]0000 ).*\n", "", text, flags=re.M)
 
 

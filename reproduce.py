@@ -116,7 +116,7 @@ def read_records(experiment):
     for pattern in (f"runs/{experiment}/*/record.json", f"{experiment}/results/*-seed*.json"):
         for path in sorted(ROOT.glob(pattern)):
             try:
-                yield path, json.loads(path.read_text())
+                yield path, json.loads(path.read_bytes())
             except ValueError:
                 fail(f"{path} is no intact record: remove it")
 
@@ -125,17 +125,26 @@ def backend():
     return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
+def data_is_newer(job, record_path):
+    """Whether a file of the job's --data was changed after the record was written."""
+    if "--data" not in job.arguments:
+        return False
+    data = ROOT / job.arguments[job.arguments.index("--data") + 1]
+    times = [path.stat().st_mtime for path in (data, *data.rglob("*")) if path.exists()]
+    return max(times, default=0) > record_path.stat().st_mtime
+
+
 def choose_run(job, name, commit, dirty):
     """Finds the job's record, else its stopped run, else a folder that is free."""
     runs = ROOT / "runs" / job.experiment
     runs.mkdir(parents=True, exist_ok=True)
     for path, record in read_records(job.experiment):
         same = (record["commit"], record["dirty"], dirty) == (commit, False, False) and commit
-        same = same and record["backend"] == backend()
+        same = same and record["backend"] == backend() and not data_is_newer(job, path)
         if same and recorded_arguments(record) == job.arguments and path.is_relative_to(runs):
             job.run_dir, job.record, job.recorded = path.parent, record, True
             return
-    first = f"# {commit}, {backend()}: train.py {shlex.join(job.arguments)}\n"
+    first = f"# {commit}{'+' * dirty}, {backend()}: train.py {shlex.join(job.arguments)}\n"
     for number in count():
         job.run_dir = runs / (f"{name}-seed{job.seed}" + (f"-{number}" if number else ""))
         if not job.run_dir.exists() or not any(job.run_dir.iterdir()):
@@ -198,7 +207,7 @@ def run_job(job, tick):
         with job.log.open("a") as log:
             log.write(FINISHED)
     try:
-        job.record = json.loads((job.run_dir / "record.json").read_text())
+        job.record = json.loads((job.run_dir / "record.json").read_bytes())
     except (OSError, ValueError) as error:
         job.reason = job.reason or f"train.py left no record: {error}"
     job.seconds = time.monotonic() - start
@@ -273,7 +282,7 @@ def table_rows(jobs):
         good = [job for job in mine if not job.reason]
         try:
             claims_path = ROOT / experiment / "results" / "claims.json"
-            claims = json.loads(claims_path.read_text()) if claims_path.exists() else []
+            claims = json.loads(claims_path.read_bytes()) if claims_path.exists() else []
             for row in dict.fromkeys(job.record["row"] for job in good):
                 group = [job for job in good if job.record["row"] == row]
                 rows += claim_rows(experiment, row, group, claims)
@@ -294,7 +303,7 @@ def claim_rows(experiment, row, jobs, claims):
         metrics = records[0]["metrics"]
         known = {c["metric"]: c["format"] for c in claims if c["metric"] in metrics}
         same = {"row": row, "post": "", "status": "not judged"}
-        known = known or {next(iter(metrics)): ".4g"}
+        known = known or dict.fromkeys(list(metrics)[:1], ".4g")
         exact = [same | {"metric": name, "format": known[name]} for name in known]
     before = sum(job.recorded for job in jobs)
     found = [record for path, record in read_records(experiment) if path.parent.name == "results"]

@@ -54,8 +54,9 @@ def seconds_of_last_epoch(experiment, count, flags):
         outputs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         sys.exit(outputs[0])
-    steps, milliseconds = re.findall(r"^(\d+)/\d+ - .*?(\d+)ms/step", outputs[0], re.MULTILINE)[-1]
-    return int(steps) * int(milliseconds) / 1000
+    pattern = re.compile(r"^(\d+)/\d+ - .*?(\d+)(m|u|)s/step", re.MULTILINE)
+    steps, time, unit = pattern.findall(outputs[0])[-1]
+    return int(steps) * int(time) * {"": 1, "m": 1e-3, "u": 1e-6}[unit]
 
 
 def main(argv=None):

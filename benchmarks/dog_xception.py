@@ -22,7 +22,7 @@ NUM_CLASSES = 100
 
 
 def peak_memory():
-    """GiB that the backend took at most on the GPU since the last call, nan if it cannot tell."""
+    """GiB the backend took at most on the GPU since the last call (JAX: the start), or nan."""
     if keras.backend.backend() == "torch":
         import torch
 

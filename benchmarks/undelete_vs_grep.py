@@ -212,7 +212,9 @@ def recall(folder):
         environment = os.environ | {"PATH": TOOLS, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
         where = out if out.exists() else folder
         done = quiet(command, where, env=environment, stdin=subprocess.DEVNULL)
-        back = [path.read_bytes() for path in folder.glob(f"{name}*/**/*") if path.is_file()]
+        files = [path for path in folder.glob(f"{name}*/**/*") if path.is_file()]
+        lists = (".json", ".jsonl", ".html")  # Of ours: they name what was looked for.
+        back = [path.read_bytes() for path in files if path.suffix not in lists]
         back = [data for data in back if len(data) < 10 * MEGABYTE]
         exact = sum(data in back for data, _, _ in planted.values())
         parts = sum(any(phrase in data for data in back) for _, _, phrase in planted.values())

@@ -84,7 +84,7 @@ def train_gensim(job):
     """(words, vectors, seconds of the loop), as from train_keras."""
     from gensim.models import Word2Vec
 
-    settings = {"vector_size": job["dim"], "window": 5, "negative": 16, "workers": 2}
+    settings = {"vector_size": job["dim"], "window": 5, "negative": 16, "workers": os.cpu_count()}
     settings |= {
         "min_count": job["min_count"],
         "sample": job["subsample"],
@@ -188,6 +188,7 @@ def write_result(name, result):
     path = ROOT / "benchmarks/results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     models = [x for x in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in x]
+    models = models or [f"model name: {platform.machine()}"]  # Many an ARM does not say.
     features = [x for x in ("avx2", "avx512f") if x in Path("/proc/cpuinfo").read_text()]
     machine = f"{models[0].split(': ')[1]}, {os.cpu_count()} cores, {' '.join(features)}"
     notes = {"machine": machine, "date": time.strftime("%F"), "python": platform.python_version()}

@@ -27,6 +27,8 @@ def read_picture(path, size=None):
             size = (max(1, round(image.width * HEIGHT / image.height)), HEIGHT)
         if image.mode[0] in "IF":  # Pillow would clip more than 8 bits, not scale them.
             grey = np.asarray(image, "float64")
+            if not np.isfinite(grey).all():
+                raise ValueError("a pixel is no number")
             grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
             image = Image.fromarray(grey.astype("uint8"))
         image = image.convert("RGBA")

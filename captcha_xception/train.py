@@ -169,16 +169,13 @@ def build_columns(input_shape=(53, 129, 3), num_characters=4, num_classes=26, fi
 
 def build_model(name, input_shape, num_characters, num_classes, weights="none"):
     """One of the three models by its flag."""
-    shape = (input_shape, num_characters, num_classes)
-    if name == "cnn2016":
-        return build_cnn_2016(*shape)
-    if name == "columns":
-        return build_columns(*shape)
+    build = {"cnn2016": build_cnn_2016, "columns": build_columns, "xception": build_xception}[name]
+    given = {"weights": None if weights == "none" else weights} if name == "xception" else {}
     try:
-        return build_xception(*shape, weights=None if weights == "none" else weights)
-    except Exception as error:
-        why = f"cannot load --weights {weights} ({first_line(error)})"
-        fail(f"{why}; --weights none starts from scratch")
+        return build(input_shape, num_characters, num_classes, **given)
+    except Exception as error:  # Weights that do not fit, a picture too narrow for pooling.
+        why = f"cannot build {name} for {input_shape} with --weights {weights}: {first_line(error)}"
+        fail(why + "; --weights none starts from scratch" * (weights != "none"))
 
 
 # --- Metrics (the first needs only keras; copy it) ---
@@ -277,8 +274,9 @@ def main(argv=None):
     numbers += (args.length, args.learning_rate)
     if any(number is not None and not 0 < number < np.inf for number in numbers):
         fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
-    if args.data is None and (args.length or args.case_sensitive):
-        fail("--length and --case-sensitive are for the names of --data")
+    names = args.length or args.case_sensitive
+    if names if args.data is None else "--num-" in args.command:
+        fail("--length and --case-sensitive are for --data, --num-... for drawn captchas")
     parallel = DataParallel(args)
     splits, alphabet, notes = load_data(args)
     (x_train, y_train), (x_test, y_test) = splits["train"], splits["test"]

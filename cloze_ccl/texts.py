@@ -176,7 +176,7 @@ def exact_match(predictions, answers):
     """
     if unasked := predictions.keys() - answers.keys():
         raise ValueError(f"{min(unasked)} is answered, but not asked")
-    return sum(predictions.get(id) == word for id, word in answers.items()), len(answers)
+    return sum(predictions.get(id) == word != "" for id, word in answers.items()), len(answers)
 
 
 # --- Stories ---
@@ -282,7 +282,7 @@ def read_tests(paths):
     tests = {}
     for path in map(Path, paths):
         name = name_of(path)
-        if name in tests or name in ("train", "valid", "test"):
+        while name in tests or name in ("train", "valid", "test"):
             name = f"{path.parent.name} {name}"
         tests[name] = read_questions(path)
         if not any(question.answer for question in tests[name]):

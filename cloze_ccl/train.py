@@ -186,8 +186,8 @@ def pointer_loss(targets, log_probabilities):
 
     Each of the places must be pointed at. Without any place the loss is 0, not NaN.
     """
-    targets = ops.cast(targets, log_probabilities.dtype)
-    return -ops.sum(targets * log_probabilities, axis=-1) / ops.maximum(ops.sum(targets, -1), 1)
+    placed = ops.where(targets > 0, log_probabilities, 0.0)  # In float16 0 * -inf would be NaN.
+    return -ops.sum(placed, -1) / ops.cast(ops.maximum(ops.sum(targets, -1), 1), placed.dtype)
 
 
 def pointer_sum_loss(targets, log_probabilities):

@@ -32,7 +32,7 @@ def fail(message):
 
 def check_backend():
     """A backend that is asked for and not there is one line."""
-    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    name = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in ("tensorflow", "jax", "torch"):
         fail(f"KERAS_BACKEND is {name}: expected tensorflow, jax or torch")
     if name != "tensorflow" and not find_spec(name):
@@ -41,13 +41,14 @@ def check_backend():
 
 def load_file(path):
     """What a .keras, .npz or .json file holds; a missing or damaged one is one clear line."""
+    if path.suffix == ".keras":
+        check_backend()
     try:
         if path.suffix in (".keras", ".npz"):
             refuse_bomb(path)
         if path.suffix == ".keras":
-            check_backend()
             return keras.saving.load_model(path, compile=False)
-        return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_text())
+        return dict(np.load(path)) if path.suffix == ".npz" else json.loads(path.read_bytes())
     except Exception as error:  # Of a dozen kinds, as a file may be cut anywhere.
         fail(f"{path} is missing or damaged: {first_line(error)}")
 
@@ -162,7 +163,7 @@ class Run:
 
         def seed_epoch(batch, logs=None):  # torch's Dropout draws from a generator, no variable.
             if batch == 0 and keras.backend.backend() == "torch":
-                keras.utils.set_random_seed(self.args.seed + 1000 * len(self.history))
+                keras.utils.set_random_seed((self.args.seed + 1000 * len(self.history)) % 2**32)
 
         def save(epoch, logs):
             self.history.append({"epoch": epoch + 1} | {k: float(v) for k, v in logs.items()})

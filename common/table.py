@@ -72,8 +72,8 @@ if __name__ == "__main__":
         fail(f"{smoke[0].parent} is a --smoke run, which proves no number")
     for path in records:
         name = re.sub(r"[^\w.]+", "-", "{row}-seed{seed}.json".format(**load_file(path)))
-        write_text(ROOT / experiment / "results" / name, path.read_text())
+        write_text(ROOT / experiment / "results" / name, path.read_text(encoding="utf-8"))
     readme = ROOT / experiment / "README.md"
-    parts = re.split("(<!-- /?results -->\n)", readme.read_text())
+    parts = re.split("(<!-- /?results -->\n)", readme.read_text(encoding="utf-8"))
     parts[2] = markdown(table_lines(*read_results(experiment))) + "\n"
     write_text(readme, "".join(parts))

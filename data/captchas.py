@@ -150,7 +150,7 @@ def load(split, count, style="plain", folder=CACHE, workers=None):
         shape, draw = (count, HEIGHT, WIDTH, 3), partial(draw_many, SEEDS[split], style)
         pieces = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
         labels = draw_file(pictures_path, shape, draw, pieces, split, workers)
-        temporary = stem.with_suffix(f".{os.getpid()}.npy")
+        temporary = stem.with_suffix(f".{os.uname().nodename}-{os.getpid()}.npy")
         try:
             np.save(temporary, labels)
             os.replace(temporary, labels_path)

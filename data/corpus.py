@@ -411,7 +411,7 @@ def blocks(num_tokens=NUM_TOKENS, seed=0, num_words=NUM_WORDS):
 def write(path, num_tokens=NUM_TOKENS, seed=0, num_words=NUM_WORDS):
     """Writes the text, a sentence a line, and returns the number of its tokens."""
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}")
     words = np.array(language(num_words).words, object)
     written = 0
     bar = tqdm(total=num_tokens, desc="writing the corpus", unit="token", disable=None)

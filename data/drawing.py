@@ -26,7 +26,7 @@ def draw_file(path, shape, draw, pieces, description, workers=None):
         The labels of all pieces, one after the other.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.npy")
+    temporary = path.with_suffix(f".{os.uname().nodename}-{os.getpid()}.npy")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     # Spawn: a fork of a process that has loaded a Keras backend may hang.
     spawn = multiprocessing.get_context("spawn")

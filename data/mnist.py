@@ -71,8 +71,7 @@ def read_picture(path):
 
     A picture of that size stays as it is, but for ink and ground. Of any other the ink is cut
     out, scaled to 20 pixels and laid with its centre of mass in the middle, as in MNIST.
-    Raises OSError, SyntaxError or ValueError for a file that is no intact picture, and
-    Pillow's DecompressionBombError for one that would fill the memory.
+    Raises one of common.damage.UNREADABLE for a file that is no intact picture.
     """
     with Image.open(path) as image:
         if image.has_transparency_data:
@@ -82,6 +81,8 @@ def read_picture(path):
         deep = image.mode[0] in "IF"  # Pillow would clip more than 8 bits, not scale them.
         grey = np.asarray(image if deep else image.convert("L"), "float32")
     if deep:
+        if not np.isfinite(grey).all():
+            raise ValueError("a pixel is no number")
         grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > 127:

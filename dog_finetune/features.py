@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import json
+import os
 import shutil
 from collections import deque
 
@@ -13,6 +14,7 @@ from common.damage import UNREADABLE
 from common.run import fail, load_file, write_text
 from dog_finetune.pictures import read_picture
 
+VERSION = 1  # Of the views: raise it where one moves a pixel, as --maps keeps them.
 KINDS = ("plain", "full", "light", "ours", "test")
 CHUNK = 32  # Inputs that go through a network at once.
 NOTED = 20  # After so many chunks it is noted how far the maps are.
@@ -77,6 +79,9 @@ def fill_locked(path, model, shape, items):
         if size > shutil.disk_usage(path.parent).free:
             fail(f"{path} takes {size / 1e9:.1f} GB, more than is free: give fewer --views")
         np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+        if hasattr(os, "posix_fallocate"):  # Or a disk that fills up later kills the process.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     maps = np.load(path, mmap_mode="r+")
     flat = maps.reshape(total, *maps.shape[2:])
     name = path.stem

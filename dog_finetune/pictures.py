@@ -40,6 +40,8 @@ def open_picture(source, size=None):
             image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
         elif image.mode in ("I", "F"):
             grey = np.asarray(image, "float64")
+            if not np.isfinite(grey).all():
+                raise ValueError("a pixel is no number")
             grey = 255 * (grey - grey.min()) / max(np.ptp(grey), 1e-9)
             image = Image.fromarray(grey.astype("uint8"))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

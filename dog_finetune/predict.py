@@ -158,6 +158,8 @@ def main(argv=None):
     model, notes = load_run(run_dir)
     names = notes["classes"]
     if args.export:
+        if args.paths:
+            fail("--export takes no pictures: it writes the network")
         print(export(model, notes, run_dir, args.export))
         return []
     truths = None

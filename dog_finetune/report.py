@@ -139,7 +139,8 @@ def report(run, drawn, done, notes, choose):
         last["accuracy, one view"] = share_right(hits)
     splits, names, _ = drawn[-1]
     details = {"weights": weights_used(args), "share of the main head": shares}
-    details |= {"temperature": temperatures} | notes
+    details |= {"temperature": temperatures}
+    details |= notes[0] if len(notes) == 1 else {"of each draw": notes}
     # One view, which predict.py and an exported network see, is surer than the mean of several.
     single = temperatures[-1]
     if args.tta > 1 and "valid" in done[-1][stage]:

@@ -250,7 +250,15 @@ class Training:
             return self.run.dir / f"{self.prefix}{name}.npy"
         args, pieces = self.args, {"splices", "masks"} & set(self.args.without)
         shape = (len(views.sources), count)  # Fewer sources if no pseudo-labels are wanted.
-        settings = (args.seed, args.image_size, args.unlabelled, sorted(pieces), shape)
+        settings = (
+            features.VERSION,
+            keras.backend.backend(),
+            args.seed,
+            args.image_size,
+            args.unlabelled,
+            sorted(pieces),
+            shape,
+        )
         digest = hashlib.sha256(f"{self.data_sha256} {settings}".encode())
         for weight in model.weights:
             digest.update(np.ascontiguousarray(weight))

@@ -323,7 +323,7 @@ def main(argv=None):
     drawn = [load_data(args, draw) for draw in range(args.draws)]
     run = Run(args, "dog_finetune", [notes["sha256"] for *_, notes in drawn])
     functions, notes = (compiled, make_view, sample_pairs, choose_blend), drawn[0][2]
-    done, history = [], []
+    done, history, learnt = [], [], []
     print(", ".join(f"{k} {v}" for k, v in notes.items() if k != "sha256"))
     for draw, (splits, names, _) in enumerate(drawn):
         keras.utils.set_random_seed(args.seed)
@@ -332,8 +332,9 @@ def main(argv=None):
         training = stages.Training(shared, draw, splits, len(names), parts)
         done.append(training.all_stages())
         history += training.history
+        learnt.append(training.details)
     report.save_model(run, parts)
-    metrics, details, captions = report.report(run, drawn, done, training.details, choose_blend)
+    metrics, details, captions = report.report(run, drawn, done, learnt, choose_blend)
     run.history = history
     return run.finish(
         row=report.row_name(args, notes["name"]),

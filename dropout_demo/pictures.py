@@ -1,7 +1,6 @@
 """The pictures that dropout_demo draws, and the ones that its users bring."""
 
 import numpy as np
-from PIL import Image
 
 
 def draw_noise_shapes(path, masks):
@@ -71,5 +70,5 @@ def draw_predictions(path, pictures, texts):
 
 def picture_paths(folder):
     """The picture files of a folder, sorted by name."""
-    endings = Image.registered_extensions()
+    endings = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from common.damage import UNREADABLE
 from common.run import fail, find_run, keras, load_file, run_script
 from data import glyphs
 from data.mnist import read_picture
@@ -55,7 +55,7 @@ def main(argv=None):
             try:
                 pictures.append(read_picture(file))
                 names.append(str(file))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 print(f"error: {file}: {error}", file=sys.stderr)
                 unreadable += 1
     if not args.paths:

@@ -142,9 +142,9 @@ def calibration_error(probabilities, labels, bins=15):
     The pictures are put in bins by the probability of their best class; each bin counts
     |mean confidence - accuracy|, weighted with its share of the pictures.
     """
-    confidence = probabilities.max(axis=-1)
+    confidence = np.asarray(probabilities.max(axis=-1), "float64")
     right = probabilities.argmax(axis=-1) == labels
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    places = np.minimum((np.nan_to_num(confidence) * bins).astype(int), bins - 1)
     return sum(
         abs(np.sum(confidence[places == i]) - np.sum(right[places == i])) for i in range(bins)
     ) / len(labels)

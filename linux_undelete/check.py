@@ -31,12 +31,16 @@ from linux_undelete.shell import (
     unwrap,
 )
 
-SYSTEM = "usr|etc|bin|sbin|lib|lib32|lib64|home|var|boot|dev|proc|sys|root|opt"
+SYSTEM = "usr|etc|(?:usr/)?(?:s?bin|lib(?:32|64|x32)?)|home|var|boot|dev|proc|sys|root|opt"
+SYSTEM += "|Users|System|Library|Applications"
 # / or all that lies in it.
 ROOT = re.compile(r"/+(\.{1,2}/+)*\.{0,2}((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?")
 SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?/*")
 HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
-DISK = re.compile(r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|mapper/|disk/)")
+DISK = re.compile(
+    r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|loop\d|nbd\d|mapper/|disk/|"
+    r"[\w.-]*vg[\w.-]*/)"
+)
 VARIABLE = re.compile(r"\$\{([!#]?)(\w+|[@*#?$!-])([^}]*)\}|\$(\w+|[@*#?$!-])")
 ALWAYS_SET = {"HOME", "PWD", "USER", "SHELL", "PATH", "RANDOM", "HOSTNAME", "UID", "EUID", "PPID"}
 ALWAYS_SET |= {"#", "?", "$", "!", "-", "0", "BASH_SOURCE", "LINENO", "SECONDS"}
@@ -71,9 +75,10 @@ class Script:
         self.nounset, self.warnings = False, []
 
     def may_be_empty(self, name, modifier=""):
-        if re.match(r":?[?]", modifier) or re.match(r":?[-=].", modifier):
+        default = re.match(r":?[-=](.*)", modifier)
+        if re.match(r":?[?]", modifier) or (default and self.when_empty(bare(default[1]))[0]):
             return False
-        if self.nounset:
+        if self.nounset and not default:  # There ${D:-} may be empty without an error.
             return name in self.emptied
         return name not in self.known
 
@@ -99,7 +104,7 @@ class Script:
         texts = [bare(word) for word in words]
         for text in texts:
             for _, name, modifier, _ in VARIABLE.findall(text):
-                if re.match(r":?[?=]", modifier):
+                if re.match(r":?([?]|=.)", modifier):
                     self.known.add(name)
         name = texts[0]
         if name in ("[", "test", "[[", "case"):
@@ -112,7 +117,7 @@ class Script:
                     self.nounset = flag[0] == "-"
         elif name in ("for", "select") and len(texts) > 1:
             self.known.add(texts[1])
-        elif name == "read":
+        elif name in ("read", "unset"):
             self.known -= set(texts[1:])
         for word, text in zip(words, texts, strict=True):
             match = ASSIGNMENT.fullmatch(text)
@@ -141,15 +146,15 @@ class Script:
                 for word in command.words:
                     for inside in substitutions(word):
                         self.read(inside, command.line, depth + 1)
-                self.note(command.words or ["true"])
                 name, operands = unwrap(words)
-                if name in ("sh", "bash", "dash", "zsh", "ksh"):
+                self.check(command, name, operands)
+                self.note(command.words or ["true"])
+                if name in ("sh", "bash", "dash", "ash", "zsh", "ksh", "su"):
                     pairs = itertools.pairwise(operands)
                     inner = [text for flag, text in pairs if re.match("-[a-z]*c$", flag)]
                     self.read(reveal(inner[0]) if inner else command.body, command.line, depth + 1)
                 elif name in ("eval", "trap") and operands:
                     self.read(reveal(operands[0]), command.line, depth + 1)
-                self.check(command, name, operands)
             self.check_overwritten(pipeline)
 
     def check(self, command, name, operands):
@@ -187,8 +192,6 @@ class Script:
 
     def check_paths(self, command, name, paths, recursive):
         mode = name in ("chmod", "chown", "chgrp")
-        if mode:
-            paths = paths[1:]  # The mode or the owner.
         deep = recursive or name in ("mv", "shred")
         moved = paths[:-1] if name in ("mv", "cp") else paths
         for place, path in enumerate(moved):
@@ -207,9 +210,9 @@ class Script:
                 continue
             elif everything and (deep or (star and name in ("rm", "cp"))):
                 self.warn(command, f"{name} of {path}, everything there is", BLANK + "/", LOOK)
-            elif one and deep:
+            elif one and (deep or (star and name == "rm")):
                 self.warn(command, f"{name} of the system folder {path}", BLANK + path, LOOK)
-            elif HOME.fullmatch(path) and deep and not mode:
+            elif HOME.fullmatch(path) and (deep or (star and name == "rm")) and not mode:
                 self.warn(command, f"{name} of your home folder", BLANK + path, LOOK)
         for first, second in itertools.pairwise(paths):
             folder = re.search("[^/]/$", first) and second == "*" and name in ("rm", "mv")
@@ -220,7 +223,9 @@ class Script:
 
     def check_find(self, command, words):
         starts = next((i for i, w in enumerate(words) if re.match(r"[-(!]", w)), len(words))
-        kills = [i for i, w in enumerate(words) if w == "-delete" or words[i : i + 2][1:] == ["rm"]]
+        remove = re.compile(r"-(exec|ok)(dir)? (.*/)?rm")
+        pairs = map(" ".join, itertools.pairwise([*words, ""]))
+        kills = [i for i, x in enumerate(pairs) if x.startswith("-delete ") or remove.fullmatch(x)]
         tests = [i for i, word in enumerate(words) if word in TESTS.split()]
         if kills and tests and kills[0] < tests[0]:
             why = "find reads from left to right: it deletes each file before it looks at the test"
@@ -228,9 +233,10 @@ class Script:
             self.warn(command, f"find deletes before {words[tests[0]]}", why, safer)
         for path in words[:starts] if kills else ():
             text, empty = self.when_empty(path)
-            if ROOT.fullmatch(text) and (empty or not tests):
+            whole = ROOT.fullmatch(text) or SYSTEM_FOLDER.fullmatch(text) or HOME.fullmatch(text)
+            if whole and (empty or {words[i] for i in tests} <= {"-type"}):
                 what = f"{', '.join(empty)} may be empty, and then find" if empty else "find"
-                problem = f"{what} deletes from / on"
+                problem = f"{what} deletes from {text} on"
                 self.warn(command, problem, "it goes through every folder", LOOK)
 
     def check_overwritten(self, pipeline):

@@ -11,7 +11,8 @@ from common.run import fail
 
 PAGE = 4096  # The kernel reads whole pages: this much is lost with a bad sector.
 MAX_BAD = 100_000  # Unreadable ranges.
-UNREADABLE = errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ  # What a bad sector gives.
+# What a bad sector gives; macOS knows no EREMOTEIO.
+UNREADABLE = errno.EIO, errno.ENODATA, errno.EILSEQ, getattr(errno, "EREMOTEIO", errno.EIO)
 SYSTEM = Path("/sys/dev/block")
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -92,13 +93,11 @@ def check_output(image, out, system=SYSTEM, mounts=MOUNTS, stat_of=os.stat):
     below = devices_below(place, system, mounts, stat_of) if place else set()
     if stat.S_ISREG(status.st_mode):
         if out == image.resolve() or image.resolve() in below:
-            fail(f"--out {out} would be written into {image}: choose another disk")
+            fail(f"{out} would be written into {image}: choose another disk")
         return f"reading {image} (a file, read-only), writing to {out}"
     number = os.major(status.st_rdev), os.minor(status.st_rdev)
     if number in below:
-        fail(
-            f"--out {out} lies on {image}, whose deleted data it would overwrite: use another disk"
-        )
+        fail(f"{out} lies on {image}, whose deleted data it would overwrite: use another disk")
     said = f"reading {image} (read-only), writing to {out} on another disk or partition"
     if place is None or not system.exists():
         said = f"reading {image} (read-only); see that {out} lies on another disk: no telling here"
@@ -140,9 +139,11 @@ class Disk:
         except FileNotFoundError:
             fail(f"there is no {path}: give a block device (see lsblk) or an image file")
         except PermissionError:
-            fail(f"no permission to read {path}: a disk needs root: sudo {sys.executable} ...")
+            fail(f"no permission to read {path}: a disk needs root: sudo {sys.executable} -B ...")
         self.size = os.lseek(self.fd, 0, os.SEEK_END)
         self.regular = stat.S_ISREG(mode)
+        if not self.size and not self.regular:  # As on macOS.
+            fail(f"{path} does not tell its size: copy it into an image with dd, and scan that")
 
     def close(self):
         os.close(self.fd)

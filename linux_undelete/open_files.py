@@ -111,6 +111,8 @@ def show_open_files(out_dir=None, as_json=False):
 
     Returns the entries. A file that cannot be copied is one line, and the others still are.
     """
+    if not Path("/proc/self/fd").is_dir():
+        fail("--open-files needs Linux's /proc")
     denied, failed = [], 0
     entries = deleted_open_files(denied)
     for entry in entries:
@@ -133,10 +135,11 @@ def show_open_files(out_dir=None, as_json=False):
         with contextlib.suppress(BrokenPipeError):  # As of `| head`: the others are copied, too.
             print(os.fsencode(said).decode("utf-8", "replace"))  # A name may be no UTF-8.
     if not entries and not as_json:
-        print("no deleted file is still open")
+        seen = " in the processes that can be seen: try sudo" if os.geteuid() else ""
+        print(f"no deleted file is still open{seen}")
     if denied:
         rest = f"{len(denied)} processes could not be looked into"
-        print(f"{rest}: try sudo {sys.executable} ...", file=sys.stderr)
+        print(f"{rest}: try sudo {sys.executable} -B ...", file=sys.stderr)
     if failed:
         fail(f"{failed} of {len(entries)} files could not be copied")
     return entries

@@ -8,7 +8,7 @@
     python linux_undelete/predict.py --open-files --out rescued  # deleted, but open somewhere
 
 Stop writing to the disk first. The disk is only read, and --out must lie on another one. Phrases
-need neither Keras nor a trained model. A disk needs root: sudo .venv/bin/python.
+need neither Keras nor a trained model. A disk needs root: sudo .venv/bin/python -B.
 Open found/index.html, best guess first.
 """
 
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ def lines_around(disk, offset, length, before, after, encoding):
     left = left.split(line_end)[-before - 1 :]
     right = right.split(line_end)[: after + 1]
     text = (line_end.join(left) + line_end.join(right)).decode(encoding, "replace")
-    return offset + sum(map(len, right)) + after, text
+    return offset + len(line_end.join(right)), text
 
 
 def print_lines(args, disk, terms, finder):
@@ -229,6 +230,8 @@ def main(argv=None):
     terms, finder = make_finder(args) if args.phrase else ((), None)
     disk = Disk(args.image)
     try:
+        if stat.S_ISREG(os.fstat(1).st_mode):  # As of `> FILE`.
+            check_output(args.image, "/dev/stdout")
         if plain:
             return print_lines(args, disk, terms, finder)
         checked, start = check_output(args.image, args.out), time.monotonic()

@@ -131,7 +131,7 @@ class Recovery:
                 text["copies"].append(extent.start)
         else:
             number = self.known[digest] = len(self.texts)
-            name = f"{extent.start:015d}-{extent.encoding}.txt"
+            name = f"{extent.start:015d}-{extent.end - extent.start}-{extent.encoding}.txt"
             (self.out / name).write_bytes(data)
             text = {"file": name, "start": extent.start, "end": extent.end}
             text |= {"encoding": extent.encoding, "sha256": digest, "hits": 0, "offsets": []}

@@ -198,6 +198,8 @@ def grow(disk, place, length, encoding, lowest=0):
         why.append("begins in the middle of a character")
     elif start % SECTOR == 0 and CONTINUES.match(text.removeprefix("\ufeff")):
         why.append("may begin in the middle of a line")
+    elif start % SECTOR:
+        why.append("begins in the middle of a block, after bytes that are no text")
     if rest:
         why.append("ends in the middle of a character")
     elif goes_on and end - place >= CAP:
@@ -205,6 +207,8 @@ def grow(disk, place, length, encoding, lowest=0):
     elif goes_on:
         middle = "" if text.endswith(("\n", "\r")) else ", in the middle of a line"
         why.append(f"ends exactly at a block border{middle}")
+    elif disk.read(end, SECTOR - end % SECTOR).strip(b"\0"):
+        why.append("ends before bytes that are no text")
     if any(low <= end and start <= high for low, high in disk.bad):
         why.append("lies beside an unreadable place")
     return Extent(start, end, encoding, tuple(why))

@@ -52,7 +52,7 @@ def best_encoding(block):
             if wrong + undecoded == 0:
                 return found[-1]
     for encoding, order in (("utf-16-le", "<u2"), ("utf-16-be", ">u2")):
-        units = np.frombuffer(data[: len(text) + len(text) % 2], order)
+        units = np.frombuffer((text + b"\0")[: len(text) + len(text) % 2], order)
         common = (units == 0x20) | (units == 0x0A) | (units == 0x3002) | (units == 0xFF0C)
         if text and common.sum() >= len(units) / 100:
             plain = (units >= 0x20) & (units < 0x7F) | np.isin(units, (9, 10, 13, 0xFEFF))

@@ -239,13 +239,18 @@ def parse_args(argv=None):
     add("--cell", choices=("lstm", "gru"), default="lstm", help="of --model post")
     add("--bidirectional", action="store_true", help="of --model post: read in both directions")
     splits = ("post", "deduplicated")
-    add("--split", choices=splits, help="post: copies of a review may lie on both sides")
+    add("--split", choices=splits, help="of --data; post: copies may lie on both sides")
     add("--columns", nargs=2, default=COLUMNS, metavar=("TEXT", "LABEL"), help="of a .csv or .tsv")
     add("--epochs", type=int, help="the best on validation is kept; post: 5")
     add("--batch-size", type=int, default=128, help="post: 128")
-    add("--min-count", type=int, default=10, help="rarer words are unknown; post: 10")
+    add(
+        "--min-count",
+        type=int,
+        default=10,
+        help="of --model post: rarer words are unknown; post: 10",
+    )
     add("--max-words", type=int, help="the first so many are read; post: 100, ours: 1000")
-    add("--study", type=int, help="how many test reviews to explain in every way; 0: none")
+    add("--study", type=int, help="of --model post: how many test reviews to explain; 0: none")
     presets = {
         "smoke": {"split": "deduplicated", "study": 20, "epochs": 2},
         "quick": {"split": "deduplicated", "study": 300, "epochs": 8},

@@ -181,6 +181,7 @@ def test_the_metric_by_hand(write):
     assert texts.exact_match(said, answers) == (1, 4)  # A part of a word is wrong, so is no answer.
     assert texts.exact_match(answers, answers) == (4, 4)
     assert texts.exact_match({}, answers) == (0, 4)
+    assert texts.exact_match({"<qid_0>": ""}, {"<qid_0>": "", "<qid_1>": "a"}) == (0, 2)
     with pytest.raises(ValueError, match="<qid_9> is answered, but not asked"):
         texts.exact_match({"<qid_9>": "鸟"}, answers)
 

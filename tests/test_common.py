@@ -479,6 +479,13 @@ def test_fetch_loads_a_damaged_copy_again(web):
     assert path.read_text() == "the corpus"
 
 
+def test_fetch_keeps_a_file_that_it_cannot_replace(web, error_of):
+    common.data.DOWNLOADS.mkdir()
+    (common.data.DOWNLOADS / "corpus.txt").write_text("of my own")
+    error_of(common.data.fetch, "corpus.txt", [web["dead"], web["bad"]], web["sha256"])
+    assert [p.read_text() for p in common.data.DOWNLOADS.iterdir()] == ["of my own"]
+
+
 def test_fetch_without_any_intact_file_says_where_to_put_it_by_hand(web, error_of):
     urls = [web["dead"], web["bad"]]
     message = error_of(common.data.fetch, "corpus.txt", urls, web["sha256"])

@@ -14,7 +14,7 @@ from data import dogs
 from dog_finetune import pictures, train
 
 ROOT = Path(__file__).parent.parent
-REAL = ROOT.parent / "shared" / "data" / "flowers102"
+REAL = ROOT / "data" / "downloads" / "flowers102"
 
 
 def save_dogs(folder, breed, count, first=0):

@@ -231,6 +231,9 @@ def test_calibration_error_by_hand_and_by_a_loop():
     probabilities[0] = 1, 0, 0, 0
     total = calibration_error_by_a_loop(probabilities, labels)
     assert train.calibration_error(probabilities, labels) == pytest.approx(total)
+    many = np.tile(probabilities, (300, 1)).astype("float16")
+    assert train.calibration_error(many, np.tile(labels, 300)) == pytest.approx(total, abs=1e-3)
+    assert np.isnan(train.calibration_error(np.full((9, 2), np.nan), np.zeros(9, int)))
 
 
 def test_report_equals_keras_and_its_intervals_hold_it():

@@ -43,6 +43,11 @@ def block_of(data):
     return data[:BLOCK].ljust(BLOCK, b"\0")
 
 
+def test_blocks_of_odd_length_are_judged():
+    assert wrong_share(b"\xff" * 4095) == 1
+    assert train.best_encoding("一个文本。\n".encode("utf-16-le") * 3 + b"\n")[1] == "utf-16-le"
+
+
 # --- Blocks ---
 def test_files_are_cut_as_a_file_system_does():
     content = bytes(range(1, 256)) * 40  # 10,200 bytes.

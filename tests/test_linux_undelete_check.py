@@ -126,6 +126,11 @@ def test_open_files_are_shown_copied_and_failures_counted(
     assert "no deleted file" in capsys.readouterr().out
 
 
+def test_without_proc_nothing_is_claimed(monkeypatch, error_of):
+    monkeypatch.setattr(Path, "is_dir", lambda path: False)
+    assert "/proc" in error_of(open_files.show_open_files)
+
+
 def test_processes_that_may_not_be_looked_into_are_counted(monkeypatch, tmp_path):
     for number in (7, 8, 9):
         (tmp_path / str(number) / "fd").mkdir(parents=True)
@@ -233,6 +238,27 @@ cat f | tee f
 find . -delete -name '*.o'
 find . -exec rm {} \; -name x
 find / -delete
+find / -type f -delete
+find ~ -delete
+find /home -delete
+find / -exec /bin/rm -rf {} +
+set -euo pipefail; rm -rf "${D:-}"/*
+rm -rf ${D:-$E}/*
+rm -rf ${D:-""}/*
+D=x rm -rf $D/*
+D=x; unset D; rm -rf $D/*
+: ${D:=}; rm -rf $D/*
+chmod -R -x /
+chmod -R --reference=a /
+chown -R --reference=a /
+rm -f /etc/*
+rm -f ~/*
+rm -rf /usr/lib
+rm -rf /usr/bin
+rm -rf /Users
+su -c 'rm -rf /*'
+dd if=x of=/dev/vg0/root
+cat x > /dev/loop0
 """
 INNOCENT = r"""
 rm -rf ./build/*
@@ -301,6 +327,12 @@ find . -name x -delete
 find . -maxdepth 1 -type f -delete
 find $D -name x -delete
 find /tmp/x -delete
+find / -name rm
+find ~ -name '*.pyc' -delete
+D=x bash -c 'rm -rf $D/*'
+set -u; D=x; rm -rf ${D:-}/*
+rm -rf ${D:-$HOME}/x
+rm -rf /usr/local/x
 """
 
 

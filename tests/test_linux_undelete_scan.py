@@ -6,6 +6,7 @@ The ext4 and FAT images are made by mke2fs, debugfs and mtools, which need no ro
 # ruff: noqa: RUF001  Chinese has full-width punctuation.
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import random
@@ -704,6 +705,58 @@ def test_the_posts_plain_form_is_what_grep_prints(tmp_path, capsys, encoding):
     ours = [line for line in capsys.readouterr().out.split("\n") if line and line[:2] != "--"]
     grep = call("grep", "-a", "-B", "3", "-A", "2", "the phrase", str(image))
     assert ours == [line for line in grep.splitlines() if line != "--"]
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x07", b"\x7f"])
+def test_a_text_that_ends_at_other_bytes_is_not_called_whole(tmp_path, byte):
+    first, second = b"first line of it\n" * 100, b"another line\n" * 100
+    image = image_of(tmp_path / "image", {4096: (first + byte + second).ljust(4096, b"\0")})
+    index = find(image, tmp_path / "out", phrases=["first line", "another line"])
+    [(head, text)] = recovered(index, tmp_path / "out", "first line")
+    assert head == first and text["why_piece"][-1] == "ends before bytes that are no text"
+    [(tail, text)] = recovered(index, tmp_path / "out", "another line")
+    assert tail == second and "begins in the middle of a block" in text["why_piece"][0]
+
+
+def test_texts_that_begin_together_are_two_files(tmp_path):
+    text = b"words of a text\n" * 32 + b"ten bytes\n"  # 512 bytes and ten more, then no text.
+    image = image_of(tmp_path / "image", {4096: b"\0" * 2048})
+    with image.open("r+b") as file:
+        file.seek(4096)
+        file.write(text + b"\x01\x02")
+    index = find(image, tmp_path / "out", phrases=["words of", "ten bytes"])
+    texts = [text for group in index["groups"] for text in group]
+    assert len({text["file"] for text in texts}) == len(texts)
+    for text in texts:
+        data = (tmp_path / "out" / text["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == text["sha256"]
+
+
+@pytest.mark.parametrize("words", [["--lines-before=1"], ["--json", "--out={out}"]])
+def test_stdout_that_leads_onto_the_image_is_refused(tmp_path, words):
+    image = image_of(tmp_path / "image", {5000: b"the phrase"})
+    before = image.read_bytes()
+    words = [word.format(out=tmp_path / "out") for word in words]
+    script = [sys.executable, str(Path(predict.__file__))]
+    with image.open("ab") as stdout:
+        done = subprocess.run(
+            [*script, "--image", str(image), "--phrase=the phrase", *words],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2 and "would be written into" in done.stderr
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_no_hit_is_hidden_by_the_lines_of_another(tmp_path, capsys, encoding):
+    text = "the phrase 1\n" + "x" * 70_000 + "the phrase 2\nmore\n"
+    (tmp_path / "image").write_bytes(text.encode(encoding))
+    words = ["--image", str(tmp_path / "image"), "--phrase=the phrase", "--lines-after=0"]
+    assert predict.main(words) == 2
+    said = capsys.readouterr().out
+    assert said.count("the phrase 1") == said.count("the phrase 2") == 1
 
 
 def test_the_demo_recovers_both_versions_and_the_note(capsys, tmp_path, monkeypatch):

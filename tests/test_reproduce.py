@@ -240,6 +240,28 @@ def test_seeds_preset_and_data(tree, capsys):
     assert "91.0%" in (tree / "runs" / "report.html").read_text()
 
 
+def test_changed_data_are_trained_on_again(tree, capsys):
+    (data := tree / "mine" / "good_demo").mkdir(parents=True)
+    words = ["--only", "good_demo", "--data-root", str(tree / "mine")]
+    for expected in (0, 1):
+        assert reproduce.main(words) == 0
+        assert capsys.readouterr().out.count("recorded before") == expected
+    (data / "more.txt").touch()
+    os.utime(data / "more.txt", (time.time() + 5,) * 2)
+    assert reproduce.main(words) == 0
+    assert "recorded before" not in capsys.readouterr().out
+
+
+def test_a_record_without_metrics_is_a_row(tree, capsys):
+    train = tree / "good_demo" / "train.py"
+    (tree / "good_demo" / "results" / "claims.json").unlink(missing_ok=True)
+    train.write_text(re.sub(r'"metrics": \{.*\},', '"metrics": {},', train.read_text()))
+    git(tree, "commit", "-qam", "measures nothing")
+    reproduce.main(["--only", "good_demo"])
+    assert "good_demo" in capsys.readouterr().out
+    assert "good_demo" in (tree / "runs" / "report.html").read_text()
+
+
 def test_bad_input_is_one_line(tree, error_of):
     assert "there are broken_demo, good_demo, slow_demo" in error_of(
         reproduce.main, ["--only", "nothing"]

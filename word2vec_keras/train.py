@@ -73,6 +73,7 @@ def build_cbow_model(
     Inputs: context ids (batch, 2 * window), 0 beyond the text's ends; target ids (batch, 1).
     Output: probabilities (batch, 1 + num_negatives) of the target and of uniformly random words,
     drawn anew for every target. mask_padding leaves id 0 out of the sum, which the post does not.
+    Call it once before loading a saved model: it registers a layer.
     """
 
     @keras.saving.register_keras_serializable("word2vec_keras")
@@ -294,11 +295,10 @@ def main(argv=None):
                     ids, keep, noise, steps, negatives, chunk_size, BLOCK, (args.seed, epoch)
                 )
             else:
-                settings = {
-                    "thin_contexts": "thinned-contexts" in args.fix,
-                    "seed": (args.seed, epoch),
-                }
-                yield from post_batches(ids, keep, args.window, ARTICLES, skip_gram, **settings)
+                thin = "thinned-contexts" in args.fix
+                yield from post_batches(
+                    ids, keep, args.window, ARTICLES, skip_gram, thin, (args.seed, epoch)
+                )
 
     start, speed = time.time(), {}
     if first_epoch < args.epochs:
@@ -336,7 +336,8 @@ def main(argv=None):
         draw_pairs(run.dir / "vectors.png", words[1:], vectors[1:])
         pictures = {"vectors.png": "Pairs of words: the same relation, the same direction"}
     return run.finish(
-        row=f"{' + '.join([args.model, *args.fix])} x {args.epochs}, {notes['name']}",
+        row=f"{' + '.join([args.model, *args.fix])} x {args.epochs}, {notes['name']}"
+        + f", subsample {args.subsample:g}" * (args.subsample != 1e-4),
         data=notes,
         metrics=metrics,
         selection="none: the last epoch; learning rates come from the development questions",

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.run import ROOT, fail, load_file, write_text
+from common.run import ROOT, fail, load_file
 
 VERSION = 1  # Of the files in the cache: change what they hold, raise it.
 CACHE = ROOT / "data" / "downloads"
@@ -234,7 +234,7 @@ def make_encoder(words):
 def replacing(path):
     """A new file, in bytes, that takes its name only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -298,7 +298,7 @@ def save_sentences(sentences, folder=CACHE):
 
     Any iterable will do, a generator too, as it is gone through once.
     """
-    digest, path = hashlib.sha256(), Path(folder) / f"sentences-{os.getpid()}"
+    digest, path = hashlib.sha256(), Path(folder) / f"sentences-{os.uname().nodename}-{os.getpid()}"
     with replacing(path) as file:
         for number, words in enumerate(sentences, 1):
             line = "" if isinstance(words, str) else " ".join(map(str, words))
@@ -335,6 +335,7 @@ def load_corpus(source, min_count=10, segment=False, folder=CACHE, workers=None)
         words, counts, total = build_vocabulary(source, min_count, workers=workers)
         encode_corpus(source, words, path, workers)
         saved = {"words": words, "counts": counts.tolist(), "total": total}
-        write_text(vocabulary, json.dumps(saved))  # Last: where it is, the ids are complete.
+        with replacing(vocabulary) as file:  # Last: where it is, the ids are complete.
+            file.write(json.dumps(saved).encode())
     saved, ids = load_file(vocabulary), np.load(path, mmap_mode="r")
     return ids, saved["words"], np.array(saved["counts"], dtype="int64"), saved["total"]
