@@ -422,15 +422,21 @@ def test_numbers_out_of_range_are_one_line(words, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", [["--length", "4"], ["--case-sensitive"]])
+@pytest.mark.parametrize(
+    "words", [["--length", "4"], ["--case-sensitive"], ["--data", ".", "--num-train", "99"]]
+)
 def test_flags_for_names_of_files_need_files(words, tmp_path, capsys):
     call = ["--smoke", "--run-dir", str(tmp_path / "run"), *words]
-    fails(capsys, lambda: train.main(call), "of --data")
+    fails(capsys, lambda: train.main(call), "are for --data")
 
 
 def test_imagenet_weights_out_of_reach_are_one_line(tmp_path, capsys):
     call = ["xception", (53, 129, 3), 4, 26, str(tmp_path / "none.weights.h5")]
     fails(capsys, lambda: train.build_model(*call), "--weights none")
+
+
+def test_a_picture_too_narrow_for_a_model_is_one_line(capsys):
+    fails(capsys, lambda: train.build_model("cnn2016", (53, 40, 3), 4, 26), "cannot build cnn2016")
 
 
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
