@@ -126,12 +126,15 @@ def backend():
 
 
 def data_is_newer(job, record_path):
-    """Whether a file of the job's --data was changed after the record was written."""
+    """Whether a file of the job's --data was changed after the run began."""
     if "--data" not in job.arguments:
         return False
     data = ROOT / job.arguments[job.arguments.index("--data") + 1]
-    times = [path.stat().st_mtime for path in (data, *data.rglob("*")) if path.exists()]
-    return max(times, default=0) > record_path.stat().st_mtime
+    paths = [data]
+    for folder, _, names in os.walk(data, followlinks=True):
+        paths += [Path(folder, name) for name in names]
+    newest = max((path.stat().st_mtime for path in paths if path.exists()), default=0)
+    return newest > record_path.with_name("arguments.json").stat().st_mtime  # Of the start.
 
 
 def choose_run(job, name, commit, dirty):
@@ -305,6 +308,8 @@ def claim_rows(experiment, row, jobs, claims):
         same = {"row": row, "post": "", "status": "not judged"}
         known = known or dict.fromkeys(list(metrics)[:1], ".4g")
         exact = [same | {"metric": name, "format": known[name]} for name in known]
+    if not exact:
+        yield {"experiment": experiment, "what": row, "status": "no metrics"}
     before = sum(job.recorded for job in jobs)
     found = [record for path, record in read_records(experiment) if path.parent.name == "results"]
     committed = [record for record in found if record["row"] == row]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import fail
 
 HEIGHT = 53  # Of every picture a model sees; the width keeps the shape of the first picture.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captcha_xception.pictures import picture_grid, picture_paths, read_picture
 from captcha_xception.train import load_run
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import fail, find_run, run_script
 from data import captchas
 

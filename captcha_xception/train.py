@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -275,7 +276,8 @@ def main(argv=None):
     if any(number is not None and not 0 < number < np.inf for number in numbers):
         fail("epochs, sizes and length must be 1 or more, and the learning rate above 0")
     names = args.length or args.case_sensitive
-    if names if args.data is None else "--num-" in args.command:
+    drawn = any(word.startswith("--num-") for word in shlex.split(args.command))
+    if names if args.data is None else drawn and not args.resume:
         fail("--length and --case-sensitive are for --data, --num-... for drawn captchas")
     parallel = DataParallel(args)
     splits, alphabet, notes = load_data(args)

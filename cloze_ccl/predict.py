@@ -106,12 +106,12 @@ def in_terminal(result):
     return "\n".join(lines)
 
 
-def accuracy(given, questions):
+def accuracy(given, questions, unfit="cannot be right"):
     """How many of the answers {id: word} are right, by the official metric, in one line."""
     right, total = exact_match(given, {question.id: question.answer for question in questions})
     wrong = usable_only(questions)[1]
     note = ", ".join(f"{count} x {reason}" for reason, count in wrong.items())
-    note = f"; cannot be right: {note}" if wrong else ""
+    note = f"; {unfit}: {note}" if wrong else ""
     return f"accuracy: {right / total:.2%}, {right} of {total}{note}"
 
 
@@ -123,7 +123,7 @@ def score(args):
     if not any(question.answer for question in questions):
         fail(f"{args.questions} has no answers: expected a file .answer beside it")
     try:
-        print(accuracy(read_answers(args.score), questions))
+        print(accuracy(read_answers(args.score), questions, "no reader that points is right"))
     except ValueError as error:
         fail(f"{args.score}: {error}")
 

@@ -1,14 +1,7 @@
 """Files that are damaged or made to do harm: what their errors say, decompression bombs."""
 
-import struct
 import zipfile
 from pathlib import Path
-
-from PIL import Image
-
-# What Pillow raises for a file that is no intact picture, or that would fill the memory.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
 
 
 def first_line(error):

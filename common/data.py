@@ -12,7 +12,8 @@ DOWNLOADS = ROOT / "data" / "downloads"
 
 def fetch(name, urls, sha256):
     """Path of the file `name`, from the first of `urls` that still has it intact."""
-    path, part = DOWNLOADS / name, f"{name}.{os.getpid()}"  # get_file deletes what it cannot load.
+    # Under another name, as get_file deletes what it finds and cannot load.
+    path, part = DOWNLOADS / name, f"{name}.{os.uname().nodename}-{os.getpid()}"
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     for url in urls:

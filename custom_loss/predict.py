@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import fail, find_run, load_file, run_script
 from custom_loss.digits import apply, draw_neighbours
 from custom_loss.texts import LENGTH, encode, encode_question

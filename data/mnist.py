@@ -71,7 +71,7 @@ def read_picture(path):
 
     A picture of that size stays as it is, but for ink and ground. Of any other the ink is cut
     out, scaled to 20 pixels and laid with its centre of mass in the middle, as in MNIST.
-    Raises one of common.damage.UNREADABLE for a file that is no intact picture.
+    Raises one of common.pictures.UNREADABLE for a file that is no intact picture.
     """
     with Image.open(path) as image:
         if image.has_transparency_data:

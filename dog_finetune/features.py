@@ -10,7 +10,7 @@ from collections import deque
 import numpy as np
 from tqdm import tqdm
 
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import fail, load_file, write_text
 from dog_finetune.pictures import read_picture
 
@@ -76,12 +76,17 @@ def fill_locked(path, model, shape, items):
         dtype = "float16" if len(model.output_shape) == 4 else "float32"
         shape = (*shape, *model.output_shape[1:])
         size = np.dtype(dtype).itemsize * np.prod(shape, dtype=float)
+        path.unlink(missing_ok=True)  # Of a run that was killed before its first note.
         if size > shutil.disk_usage(path.parent).free:
             fail(f"{path} takes {size / 1e9:.1f} GB, more than is free: give fewer --views")
         np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
         if hasattr(os, "posix_fallocate"):  # Or a disk that fills up later kills the process.
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError:
+                path.unlink()
+                raise
     maps = np.load(path, mmap_mode="r+")
     flat = maps.reshape(total, *maps.shape[2:])
     name = path.stem

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from common.damage import UNREADABLE, first_line
+from common.damage import first_line
+from common.pictures import UNREADABLE
 from common.run import fail
 from data import dogs
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.damage import UNREADABLE, first_line
+from common.damage import first_line
+from common.pictures import UNREADABLE
 from common.run import fail, find_run, keras, load_file, ops, run_script, write_text
 from dog_finetune.features import CHUNK, predict
 from dog_finetune.pictures import (

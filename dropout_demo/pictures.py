@@ -70,5 +70,5 @@ def draw_predictions(path, pictures, texts):
 
 def picture_paths(folder):
     """The picture files of a folder, sorted by name."""
-    endings = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+    endings = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".jp2"}
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)

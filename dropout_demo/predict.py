@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import fail, find_run, keras, load_file, run_script
 from data import glyphs
 from data.mnist import read_picture

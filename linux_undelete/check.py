@@ -37,10 +37,8 @@ SYSTEM += "|Users|System|Library|Applications"
 ROOT = re.compile(r"/+(\.{1,2}/+)*\.{0,2}((\.?\*+|\.\[[^/]*\]\*|\.\?\*?)/*)?")
 SYSTEM_FOLDER = re.compile(rf"/+({SYSTEM})(/+\.?\**)?/*")
 HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
-DISK = re.compile(
-    r"/dev/(r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|loop\d|nbd\d|mapper/|disk/|"
-    r"[\w.-]*vg[\w.-]*/)"
-)
+DISKS = r"r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|loop\d|nbd\d|mapper/|disk/"
+DISK = re.compile(rf"/dev/({DISKS}|[\w.-]*vg[\w.-]*/)")
 VARIABLE = re.compile(r"\$\{([!#]?)(\w+|[@*#?$!-])([^}]*)\}|\$(\w+|[@*#?$!-])")
 ALWAYS_SET = {"HOME", "PWD", "USER", "SHELL", "PATH", "RANDOM", "HOSTNAME", "UID", "EUID", "PPID"}
 ALWAYS_SET |= {"#", "?", "$", "!", "-", "0", "BASH_SOURCE", "LINENO", "SECONDS"}
@@ -50,6 +48,7 @@ READERS = (
     "comm join paste column gzip zcat base64 envsubst wc"
 )
 FIRST_IS_NO_FILE = {"sed", "awk", "gawk", "grep", "egrep", "fgrep", "jq"}
+NO_TESTS = {"-type", "-xdev", "-mount", "-depth", "-d", "-follow", "-print", "-print0", "-ls"}
 TESTS = (
     "-name -iname -path -ipath -regex -iregex -type -size -mtime -mmin -atime -amin -ctime -cmin "
     "-newer -user -group -perm -empty -links -samefile -inum"
@@ -99,13 +98,17 @@ class Script:
             text = text.replace(f"$({inside})", FILLED).replace(f"`{inside}`", FILLED)
         return VARIABLE.sub(value, text), empty
 
-    def note(self, words):
-        """Remembers what a command says of variables: set, tested, or asked for."""
-        texts = [bare(word) for word in words]
-        for text in texts:
-            for _, name, modifier, _ in VARIABLE.findall(text):
+    def ask(self, words):
+        """Remembers which variables a command asks for, as ${D:?}."""
+        for word in words:
+            for _, name, modifier, _ in VARIABLE.findall(bare(word)):
                 if re.match(r":?([?]|=.)", modifier):
                     self.known.add(name)
+                    self.emptied.discard(name)
+
+    def note(self, words):
+        """Remembers what a command says of variables: set or tested."""
+        texts = [bare(word) for word in words]
         name = texts[0]
         if name in ("[", "test", "[[", "case"):
             for match in VARIABLE.finditer(" ".join(texts)):
@@ -147,6 +150,7 @@ class Script:
                     for inside in substitutions(word):
                         self.read(inside, command.line, depth + 1)
                 name, operands = unwrap(words)
+                self.ask(command.words)
                 self.check(command, name, operands)
                 self.note(command.words or ["true"])
                 if name in ("sh", "bash", "dash", "ash", "zsh", "ksh", "su"):
@@ -223,21 +227,21 @@ class Script:
 
     def check_find(self, command, words):
         starts = next((i for i, w in enumerate(words) if re.match(r"[-(!]", w)), len(words))
-        remove = re.compile(r"-(exec|ok)(dir)? (.*/)?rm")
-        pairs = map(" ".join, itertools.pairwise([*words, ""]))
-        kills = [i for i, x in enumerate(pairs) if x.startswith("-delete ") or remove.fullmatch(x)]
+        acts = "-exec", "-execdir", "-ok", "-okdir"
+        rm = [w in acts and unwrap(words[i + 1 :])[0] == "rm" for i, w in enumerate(words)]
+        kills = [i for i, word in enumerate(words) if word == "-delete" or rm[i]]
         tests = [i for i, word in enumerate(words) if word in TESTS.split()]
         if kills and tests and kills[0] < tests[0]:
             why = "find reads from left to right: it deletes each file before it looks at the test"
             safer = "the tests first, -delete last; run it with -print in its place"
             self.warn(command, f"find deletes before {words[tests[0]]}", why, safer)
+        chosen = {w for w in words[starts : kills[0]] if re.match("-[a-z]", w)} if kills else set()
         for path in words[:starts] if kills else ():
             text, empty = self.when_empty(path)
             whole = ROOT.fullmatch(text) or SYSTEM_FOLDER.fullmatch(text) or HOME.fullmatch(text)
-            if whole and (empty or {words[i] for i in tests} <= {"-type"}):
+            if whole and (empty or chosen <= NO_TESTS):
                 what = f"{', '.join(empty)} may be empty, and then find" if empty else "find"
-                problem = f"{what} deletes from {text} on"
-                self.warn(command, problem, "it goes through every folder", LOOK)
+                self.warn(command, f"{what} deletes from {text} on", "it goes everywhere", LOOK)
 
     def check_overwritten(self, pipeline):
         """A file that > empties before a command of the same pipeline reads it."""

@@ -228,9 +228,14 @@ def main(argv=None):
         fail("--lines-before and --lines-after are at least 0, --limit at least 1")
     args.encodings = args.encodings or scan.ENCODINGS
     terms, finder = make_finder(args) if args.phrase else ((), None)
+    stdout = None
+    with contextlib.suppress(OSError):  # It may be closed.
+        stdout = os.fstat(1)
     disk = Disk(args.image)
     try:
-        if stat.S_ISREG(os.fstat(1).st_mode):  # As of `> FILE`.
+        if stdout and stat.S_ISREG(stdout.st_mode):  # As of `> FILE`.
+            if os.path.samestat(stdout, os.fstat(disk.fd)):
+                fail(f"stdout would be written into {args.image}: choose another disk")
             check_output(args.image, "/dev/stdout")
         if plain:
             return print_lines(args, disk, terms, finder)

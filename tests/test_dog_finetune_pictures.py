@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from data import dogs
 from dog_finetune import pictures, train
 

@@ -31,7 +31,7 @@ import linux_undelete.predict
 import rnn_saliency.texts
 from captcha_xception.pictures import labels_from_names
 from cloze_ccl import texts as cloze
-from common.damage import UNREADABLE
+from common.pictures import UNREADABLE
 from common.run import keras, load_file
 from data import mnist
 from word2vec_keras import vectors, words

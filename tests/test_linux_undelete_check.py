@@ -242,6 +242,8 @@ find / -type f -delete
 find ~ -delete
 find /home -delete
 find / -exec /bin/rm -rf {} +
+find / -exec sudo rm -rf {} +
+find . -exec nice rm {} \; -name x
 set -euo pipefail; rm -rf "${D:-}"/*
 rm -rf ${D:-$E}/*
 rm -rf ${D:-""}/*
@@ -329,6 +331,13 @@ find $D -name x -delete
 find /tmp/x -delete
 find / -name rm
 find ~ -name '*.pyc' -delete
+find ~ -xtype l -delete
+find ~ -type l ! -exec test -e {} \; -delete
+find /var -type f ! -newermt '30 days ago' -delete
+find ~ -maxdepth 1 -type f -delete
+rm -rf "${D:?}"/* "$D"/.[!.]*
+mv "${D:?}"/* "$D"/.[!.]* there/
+set -u; D=; : "${D:?}"; rm -rf "$D"/*
 D=x bash -c 'rm -rf $D/*'
 set -u; D=x; rm -rf ${D:-}/*
 rm -rf ${D:-$HOME}/x

@@ -258,7 +258,7 @@ def test_a_record_without_metrics_is_a_row(tree, capsys):
     train.write_text(re.sub(r'"metrics": \{.*\},', '"metrics": {},', train.read_text()))
     git(tree, "commit", "-qam", "measures nothing")
     reproduce.main(["--only", "good_demo"])
-    assert "good_demo" in capsys.readouterr().out
+    assert "no metrics" in capsys.readouterr().out
     assert "good_demo" in (tree / "runs" / "report.html").read_text()
 
 
