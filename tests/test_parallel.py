@@ -64,7 +64,7 @@ def test_the_loss_curve_of_several_processes_and_devices_is_that_of_one(
         assert record["arguments"]["data_parallel"] == shared
         for entry, other in zip(expected, record["history"], strict=True):
             losses = {k: v for k, v in entry.items() if k.endswith("loss")}
-            assert losses == pytest.approx({k: other[k] for k in losses}, rel=1e-3)
+            assert losses == pytest.approx({k: other[k] for k in losses}, rel=2e-3)
         states = list(run.glob("*state.npz"))
         assert states
         for rank in range(1, count):  # All end with the same weights.
