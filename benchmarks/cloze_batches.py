@@ -9,20 +9,23 @@ batcher does as the post's script did: passages in random order, each side of a 
 longest. Both begin with an epoch that is not counted, then take turns; an epoch of the naive
 one has shapes that were never seen, for which XLA (JAX) compiles anew, as it would in a training.
 Last line: `steps per second, ratio: X`, the median of the rounds; all is written into
-benchmarks/results/, but for --quick.
+benchmarks/results/, but for --quick. Without KERAS_BACKEND it does so for TensorFlow, then JAX.
 """
 
 import argparse
+import importlib.util
+import os
+import subprocess
+import sys
 import time
 
-import keras
 import numpy as np
 from word2vec_vs_gensim import write_result
 
 from cloze_ccl import batches
 from cloze_ccl.texts import read_questions
 from cloze_ccl.train import build_reader, pointer_loss
-from common.run import ROOT
+from common.run import ROOT, keras
 from data import stories
 
 
@@ -68,6 +71,11 @@ def main(argv=None):
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few passages, a small reader")
     args = parser.parse_args(argv)
+    if "KERAS_BACKEND" not in os.environ:
+        for backend in filter(importlib.util.find_spec, ("tensorflow", "jax")):
+            words = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
+            subprocess.run(words, env=os.environ | {"KERAS_BACKEND": backend}, check=True)
+        return
     path = ROOT / "data" / "downloads" / "cmrc2017" / "cloze.valid.doc_query"
     questions = read_questions(path) if path.exists() else stories.load("train", 340)
     questions = questions[:64] if args.quick else questions
