@@ -143,8 +143,9 @@ def choose_run(job, name, commit, dirty):
     runs.mkdir(parents=True, exist_ok=True)
     for path, record in read_records(job.experiment):
         same = (record["commit"], record["dirty"], dirty) == (commit, False, False) and commit
-        same = same and record["backend"] == backend() and not data_is_newer(job, path)
-        if same and recorded_arguments(record) == job.arguments and path.is_relative_to(runs):
+        same = same and record["backend"] == backend() and path.is_relative_to(runs)
+        same = same and recorded_arguments(record) == job.arguments
+        if same and not data_is_newer(job, path):
             job.run_dir, job.record, job.recorded = path.parent, record, True
             return
     first = f"# {commit}{'+' * dirty}, {backend()}: train.py {shlex.join(job.arguments)}\n"

@@ -502,14 +502,8 @@ def test_answers_of_any_system_are_scored(tmp_path, write_questions, error_of, c
     asked = stories.load("valid", 2)[:4]
     write_questions(tmp_path / "a.doc_query", asked)
     out, flags = tmp_path / "a.out", [str(tmp_path / "a.doc_query"), "--score"]
-    said = [
-        asked[0].answer,
-        asked[1].answer,
-        "",
-        asked[3].answer + "们",
-    ]  # The third one is missing.
-    lines = [f"{q.id} ||| {word}\n" for q, word in zip(asked, said, strict=True)]
-    out.write_text("".join(lines[:2] + lines[3:]))
+    said = {q.id: q.answer for q in asked[:2]} | {asked[3].id: asked[3].answer + "们"}
+    texts.write_answers(out, said)  # The third question is left out.
     predict.main([*flags, str(out)])
     assert capsys.readouterr().out == "accuracy: 50.00%, 2 of 4\n"
     write_questions(tmp_path / "a.doc_query", [asked[0]._replace(answer="火星")])
