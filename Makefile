@@ -20,7 +20,7 @@ test-backends: .venv/backends-installed
 	for backend in jax torch; do \
 	echo "== $$backend"; \
 	KERAS_BACKEND=$$backend $(BIN)/python -m pytest -n 2 --dist loadfile \
-	$(patsubst %/train.py,tests/test_%.py,$(wildcard */train.py)) tests/test_parallel.py $(ARGS) \
+	$(patsubst %/train.py,tests/%,$(wildcard */train.py)) tests/test_parallel.py $(ARGS) \
 	|| exit 1; done
 
 bench: .venv/benchmarks-installed

@@ -1,82 +1,95 @@
-"""Reads captchas with a trained model.
+"""Reads captchas with a trained network.
 
-python captcha_xception/predict.py                  # ten drawn captchas, and a picture
+python captcha_xception/predict.py                  # ten drawn captchas, and an image of them
 python captcha_xception/predict.py a.png DIR        # your files and folders
-python captcha_xception/predict.py --json a.png     # one JSON object a line
+python captcha_xception/predict.py --json a.png     # one JSON object per line
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+import common.backend  # noqa: F401  # Before Keras.
+
 import numpy as np
 from PIL import Image
 
-from captcha_xception.pictures import picture_grid, picture_paths, read_picture
-from captcha_xception.train import load_run
-from common.pictures import UNREADABLE
-from common.run import fail, find_run, run_script
+from captcha_xception.dataset import read_image
+from captcha_xception.evaluate import load_reader, read_captchas, save_captchas
+from common import cli
+from common.folders import find_run
+from common.images import UNREADABLE, image_paths
 from data import captchas
 
 
-def read_captchas(model, pictures, alphabet):
-    """A list of (text, confidence); pictures: uint8 (n, height, width, 3) of the run's size.
-
-    The confidence is the product of the probabilities of the characters.
-    """
-    probabilities = model.predict(pictures, batch_size=256, verbose=0)
-    texts = ["".join(alphabet[i] for i in row) for row in probabilities.argmax(-1)]
-    return list(zip(texts, probabilities.max(-1).prod(-1).tolist(), strict=True))
-
-
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="pictures and folders of pictures")
-    parser.add_argument("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser = cli.parser_of_predict(__doc__)
+    parser.add_argument("paths", nargs="*", type=Path, help="images and folders of images")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
     run_dir = find_run("captcha_xception", args.run_dir)
-    model, alphabet, size = load_run(run_dir)
-    names, pictures, unreadable = [], [], 0
+    network, alphabet, size = load_reader(run_dir)
     if args.paths:
-        for path in args.paths:
-            found = picture_paths(path) if path.is_dir() else [path]
-            if not found:
-                fail(f"no pictures in {path}")
-            for file in found:
-                try:
-                    pictures.append(read_picture(file, size))
-                    names.append(str(file))
-                except UNREADABLE as error:
-                    print(f"error: {file}: {error}", file=sys.stderr)
-                    unreadable += 1
+        names, images, num_unreadable = read_files(args.paths, size)
     else:
-        for index in range(10):
-            picture, label = captchas.draw_captcha(captchas.SEEDS["test"], index)
-            pictures.append(Image.fromarray(picture).resize(size))
-            names.append(f"drawn {label}")
-    read = read_captchas(model, np.stack(pictures), alphabet) if pictures else []
-    for name, (text, confidence) in zip(names, read, strict=True):
-        if args.json:
-            line = {"path": name, "text": text, "confidence": round(confidence, 4)}
-            print(json.dumps(line, ensure_ascii=False))
-        else:
-            print(f"{text}  {confidence:6.1%}  {name}")
+        names, images = draw_examples(size)
+        num_unreadable = 0
+    results = []
+    if images:
+        results = read_captchas(network, np.stack(images), alphabet)
+    for name, (text, confidence) in zip(names, results, strict=True):
+        print_result(name, text, confidence, args.json)
     if not args.paths:
-        texts = [f"{text} {confidence:.0%}" for text, confidence in read]
-        picture_grid(run_dir / "predictions.png", pictures, texts)
-        print(f"picture: {run_dir / 'predictions.png'}", file=sys.stderr)
-    if unreadable:
+        titles = [f"{text} {confidence:.0%}" for text, confidence in results]
+        save_captchas(run_dir / "predictions.png", images, titles)
+        print(f"image: {run_dir / 'predictions.png'}", file=sys.stderr)
+    if num_unreadable > 0:
         raise SystemExit(2)
-    return read
+    return results
+
+
+def read_files(paths, size):
+    """The names and images of files and folders; an unreadable file is named and counted."""
+    names = []
+    images = []
+    num_unreadable = 0
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = image_paths(path)
+        if not files:
+            cli.fail(f"no images in {path}")
+        for file in files:
+            try:
+                images.append(read_image(file, size))
+                names.append(str(file))
+            except UNREADABLE as error:
+                print(f"error: {file}: {error}", file=sys.stderr)
+                num_unreadable += 1
+    return names, images, num_unreadable
+
+
+def draw_examples(size):
+    """Ten captchas of the test set, and names that say what is drawn."""
+    names = []
+    images = []
+    for index in range(10):
+        image, label = captchas.draw_captcha(captchas.SEEDS["test"], index)
+        images.append(Image.fromarray(image).resize(size))
+        names.append(f"drawn {label}")
+    return names, images
+
+
+def print_result(name, text, confidence, as_json):
+    if as_json:
+        line = {"path": name, "text": text, "confidence": round(confidence, 4)}
+        print(json.dumps(line, ensure_ascii=False))
+    else:
+        print(f"{text}  {confidence:6.1%}  {name}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run(main)

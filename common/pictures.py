@@ -1,9 +1,3 @@
-"""Picture files that are damaged: what their errors are."""
+"""Old name, for the experiments that have not been rebuilt yet."""
 
-import struct
-
-from PIL import Image
-
-# What Pillow raises for a file that is no intact picture, or that would fill the memory.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-UNREADABLE += (struct.error, TypeError)  # Of damaged TIFF files.
+from common.images import UNREADABLE  # noqa: F401

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.damage import first_line, refuse_bomb
+from common.cli import first_line
+from common.files import refuse_bomb
 
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -71,7 +72,7 @@ def read_picture(path):
 
     A picture of that size stays as it is, but for ink and ground. Of any other the ink is cut
     out, scaled to 20 pixels and laid with its centre of mass in the middle, as in MNIST.
-    Raises one of common.pictures.UNREADABLE for a file that is no intact picture.
+    Raises one of common.images.UNREADABLE for a file that is no intact picture.
     """
     with Image.open(path) as image:
         if image.has_transparency_data:

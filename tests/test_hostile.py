@@ -17,19 +17,19 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import captcha_xception.pictures
 import h5py
 import numpy as np
 import pytest
+from captcha_xception.pictures import labels_from_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
-import captcha_xception.pictures
 import custom_loss.texts
 import dog_finetune.pictures
 import linux_undelete.predict
 import rnn_saliency.texts
-from captcha_xception.pictures import labels_from_names
 from cloze_ccl import texts as cloze
 from common.pictures import UNREADABLE
 from common.run import keras, load_file

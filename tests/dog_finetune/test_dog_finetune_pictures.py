@@ -13,7 +13,7 @@ from common.pictures import UNREADABLE
 from data import dogs
 from dog_finetune import pictures, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT / "data" / "downloads" / "flowers102"
 
 

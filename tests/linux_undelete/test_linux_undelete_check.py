@@ -11,7 +11,7 @@ import pytest
 
 from linux_undelete import check, open_files, shell
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 # --- Files that are deleted but open ---

@@ -19,7 +19,7 @@ from word2vec_keras.vectors import (
     write_vectors,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "word_eval"
 FORMATS = ["vectors.txt", "vectors.bin"]
 each_format = pytest.mark.parametrize("name", FORMATS)

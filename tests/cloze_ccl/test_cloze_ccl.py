@@ -19,7 +19,7 @@ from common.run import load_file
 from data import stories
 from data.stories import BLANK, Question
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 UNITS, DIM = 3, 4
 TINY = ["--smoke", "--num-stories", "10", "--batch-size", "10", "--without", "second-reading"]
 

@@ -15,7 +15,7 @@ from keras import ops
 
 from word2vec_keras import fast, predict, train, vectors
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["--smoke", "--epochs", "2", "--seed", "3"]
 
 

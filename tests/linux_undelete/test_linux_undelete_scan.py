@@ -27,7 +27,7 @@ from data.blocks import KINDS
 from linux_undelete import browse, disk, predict, recover, report, scan, texts, versions
 from linux_undelete.demo import planted_text
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = os.environ["PATH"] + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
 SIZES = [int(200 * 1000 ** (i / 49)) for i in range(50)]  # 200 bytes to 200 kB.
 

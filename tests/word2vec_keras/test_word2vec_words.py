@@ -18,7 +18,7 @@ import pytest
 from word2vec_keras import words as module
 from word2vec_keras.words import build_vocabulary, cut_words, load_corpus
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 
 

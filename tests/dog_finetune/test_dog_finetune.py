@@ -18,7 +18,7 @@ from common.run import Run
 from data import dogs
 from dog_finetune import features, networks, pictures, predict, report, stages, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["--smoke", "--run-dir"]
 
 

@@ -11,7 +11,7 @@ from cloze_ccl import batches, texts, train
 from data import stories
 from data.stories import BLANK, Question
 
-REAL = Path(__file__).parent.parent / "data" / "downloads"
+REAL = Path(__file__).resolve().parents[2] / "data" / "downloads"
 CMRC = """1 ||| 小猫 有 苹果 。
 2 ||| XXXXX 把 苹果 吃 了 。
 <qid_0> ||| XXXXX 把 苹果 吃 了 。

@@ -13,7 +13,7 @@ from conftest import calibration_error_by_a_loop, write_mnist
 from custom_loss import digits, texts
 from data import glyphs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 # --- Batches and measures ---

@@ -22,7 +22,7 @@ from data import glyphs, mnist
 from data.mnist import read_picture
 from dropout_demo import predict, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LEGAL = {(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 5), (1, 4, 1), (3, 1, 1), (1, 1, 1)}
 SMOKE = ["--smoke", "--variants", "0", "0.5:batch,word,1", "--seed", "3"]
 

@@ -16,7 +16,7 @@ from data import reviews
 from rnn_saliency import faithfulness, predict, train
 from rnn_saliency.gradients import gradient_function
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "lstm": {"cell": "lstm"},
     "gru": {"cell": "gru"},

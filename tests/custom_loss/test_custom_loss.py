@@ -14,7 +14,7 @@ from PIL import Image
 from custom_loss import predict, train
 from data import faq, glyphs, mnist
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EPSILON, MARGIN, WEIGHT = 0.1, 0.1, 0.2
 EAGER = keras.backend.backend() != "jax"  # Which compiles an LSTM at each eager call.
 

@@ -20,7 +20,7 @@ from PIL import Image
 from captcha_xception import pictures, predict, train
 from data import captchas
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "captcha_letters6"
 
 
