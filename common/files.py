@@ -110,13 +110,13 @@ def read_packed(path):
 
 
 # --- Downloads ---
-def fetch(name, urls, sha256):
-    """The path of the file `name` in data/downloads, from the first address that has it intact.
+def fetch(name, urls, sha256, folder=DOWNLOADS):
+    """The path of the file `name` in `folder`, from the first address that has it intact.
 
     A file that is there already is used if its SHA-256 is right. When no address has the file,
     one line says where to put it by hand.
     """
-    path = DOWNLOADS / name
+    path = folder / name
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
         return path
     # Imported here, because most users of this module need no Keras.

@@ -83,9 +83,9 @@ def markdown(lines):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def read_results(experiment):
+def read_results(experiment, root=ROOT):
     """The records in the results/ of an experiment, and its claims.json."""
-    folder = ROOT / experiment / "results"
+    folder = root / experiment / "results"
     records = [read_json(path) for path in sorted(folder.glob("*-seed*.json"))]
     return records, read_json(folder / "claims.json")
 
@@ -124,7 +124,7 @@ def belongs_to_the_machine(metric):
 
 
 # --- Writing ---
-def add_records(experiment, run_dirs):
+def add_records(experiment, run_dirs, root=ROOT):
     """Copies the records of finished runs into results/."""
     paths = [find_run(experiment, Path(run_dir)) / "record.json" for run_dir in run_dirs]
     for path in paths:
@@ -133,22 +133,22 @@ def add_records(experiment, run_dirs):
     for path in paths:
         record = read_json(path)
         name = re.sub(r"[^\w.]+", "-", f"{record['row']}-seed{record['seed']}.json")
-        write_text(ROOT / experiment / "results" / name, path.read_text(encoding="utf-8"))
+        write_text(root / experiment / "results" / name, path.read_text(encoding="utf-8"))
 
 
-def write_table(experiment):
+def write_table(experiment, root=ROOT):
     """Writes the table between the two marks of the folder's README."""
-    readme = ROOT / experiment / "README.md"
+    readme = root / experiment / "README.md"
     parts = re.split("(<!-- /?results -->\n)", readme.read_text(encoding="utf-8"))
-    parts[2] = markdown(table_lines(*read_results(experiment))) + "\n"
+    parts[2] = markdown(table_lines(*read_results(experiment, root))) + "\n"
     write_text(readme, "".join(parts))
 
 
-def main():
-    experiment, *run_dirs = sys.argv[1:]
-    add_records(experiment, run_dirs)
-    write_table(experiment)
+def main(argv, root=ROOT):
+    experiment, *run_dirs = argv
+    add_records(experiment, run_dirs, root)
+    write_table(experiment, root)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -115,12 +115,13 @@ def count_lines(sources):
 def merged_dictionaries(tree):
     """`a | {...}` and `a |= {...}`."""
     for node in ast.walk(tree):
+        operands = ()
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            if isinstance(node.left, ast.Dict) or isinstance(node.right, ast.Dict):
-                yield node
-        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitOr):
-            if isinstance(node.value, ast.Dict):
-                yield node
+            operands = (node.left, node.right)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitOr):
+            operands = (node.value,)
+        if any(isinstance(operand, ast.Dict) for operand in operands):
+            yield node
 
 
 def test_conditional_expressions_and_merged_dictionaries_are_rare():
