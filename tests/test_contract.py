@@ -1,16 +1,16 @@
 """What every experiment keeps to, checked on the folders found on disk.
 
 An experiment is a folder of the repository with a train.py. Nothing here trains: the scripts
-are read, imported in a process of their own, or asked for their --help.
+are read, asked for their --help, or a copy of their model.py is run.
 """
 
 import ast
 import builtins
 import functools
-import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import symtable
 import sys
@@ -21,8 +21,13 @@ from conftest import EXPERIMENTS, ROOT
 
 from common.table import markdown, read_results, table_lines
 
+ROOMS = ("model.py", "dataset.py", "evaluate.py", "train.py", "predict.py")
 SCRIPTS = [f"{name}/{script}" for name in EXPERIMENTS for script in ("train.py", "predict.py")]
-MODULES = sorted(f"{name}/{p.name}" for name in EXPERIMENTS for p in (ROOT / name).glob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for name in EXPERIMENTS
+    for path in (ROOT / name).rglob("*.py")
+)
 PROJECT = {
     "common",
     "data",
@@ -31,17 +36,6 @@ PROJECT = {
     *EXPERIMENTS,
     *(p.stem for p in ROOT.glob("*.py")),
 }
-HEADINGS = [
-    "Result",
-    "Run",
-    "Use it in your code",
-    "Data",
-    "What you should see",
-    "Differences from the post",
-    "Tried, did not help",
-    "Last verified",
-    "中文摘要",
-]
 STATUS_WORDS = {
     "reproduced",
     "same trend",
@@ -50,8 +44,6 @@ STATUS_WORDS = {
     "not tried",
 }
 NO_CLAIM = "\u2013"  # A dash: the post says nothing, so there is nothing to judge.
-# What a copied function finds in the file it is pasted into.
-PRELUDE = "import keras\nimport numpy as np\nfrom keras import layers, ops\n"
 
 each_experiment = pytest.mark.parametrize("experiment", EXPERIMENTS)
 each_script = pytest.mark.parametrize("script", SCRIPTS)
@@ -76,10 +68,9 @@ def functions(path):
 
 
 @each_experiment
-def test_train_has_the_four_names(experiment):
-    assert {"load_data", "build_model", "parse_args", "main"} <= set(
-        functions(f"{experiment}/train.py")
-    )
+def test_every_experiment_has_the_same_rooms(experiment):
+    for room in ROOMS:
+        assert (ROOT / experiment / room).is_file(), room
 
 
 @each_script
@@ -140,32 +131,19 @@ def statements_that_do_something(source):
 @each_module
 def test_a_module_only_defines(module):
     assert not list(statements_that_do_something(read(module)))
-    assert len(read(module).splitlines()) <= 350
-
-
-@each_experiment
-def test_importing_loads_no_backend_and_leaves_no_trace(experiment, tmp_path):
-    names = [m.removesuffix(".py").replace("/", ".") for m in MODULES if m.startswith(experiment)]
-    code = f"import json, sys, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
-    heavy = {"keras", "tensorflow", "jax", "torch", "matplotlib"}
-    assert not heavy & set(json.loads(done.stdout))
-    assert not done.stderr and not list(tmp_path.iterdir())
 
 
 @each_script
-def test_help_answers_at_once_from_anywhere(script, tmp_path):
-    """Nothing that takes long is imported for it."""
-    run = [sys.executable, "-X", "importtime", ROOT / script, "--help"]
+def test_help_names_the_shared_flags_from_anywhere(script, tmp_path):
+    run = [sys.executable, ROOT / script, "--help"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in loaded
-    assert not loaded & {"keras", "tensorflow", "jax", "torch", "scipy.stats", "matplotlib"}
-    shared = "--seed --run-dir --resume --smoke --preset --data"
-    for flag in (shared if script.endswith("train.py") else "--run-dir --json").split():
+    flags = ["--run-dir", "--json"]
+    if script.endswith("train.py"):
+        flags = ["--seed", "--run-dir", "--resume", "--smoke", "--preset", "--data"]
+    for flag in flags:
         assert flag in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 # --- Copyable functions ---
@@ -177,18 +155,24 @@ def section(experiment, heading):
     return rest.partition("\n## ")[0]
 
 
-def copyable(experiment):
-    """The functions that the README offers to copy, as text: {name: source}."""
-    offered = section(experiment, "Use it in your code")
-    names = re.findall(r"^\s*(?:[-*]|\|) *`(\w+)[(`]", offered, re.MULTILINE)
-    script = f"{experiment}/train.py"
-    lines, known = read(script).splitlines(), functions(script)
-    unknown = set(names) - set(known)
-    assert names and not unknown, f"not a function of train.py: {unknown}"
-    starts = {
-        n: min([known[n].lineno, *(d.lineno for d in known[n].decorator_list)]) for n in names
-    }
-    return {n: "\n".join(lines[starts[n] - 1 : known[n].end_lineno]) for n in names}
+def definitions(path):
+    """The top-level functions and classes of a module: {name: node}."""
+    nodes = ast.parse(read(path)).body
+    kinds = ast.FunctionDef | ast.ClassDef
+    return {node.name: node for node in nodes if isinstance(node, kinds)}
+
+
+def source_of(path, name):
+    """The text of a function or class, with its decorators."""
+    node = definitions(path)[name]
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return "\n".join(read(path).splitlines()[first - 1 : node.end_lineno])
+
+
+def offered(experiment):
+    """The names that the README offers to copy."""
+    text = section(experiment, "Use it in your code")
+    return re.findall(r"^\s*(?:[-*]|\|) *`(\w+)[(`]", text, re.MULTILINE)
 
 
 def global_names(source):
@@ -207,61 +191,58 @@ def global_names(source):
 
 
 @each_experiment
-def test_every_model_can_be_copied(experiment):
-    builders = {name for name in functions(f"{experiment}/train.py") if name.startswith("build_")}
-    if builders > {"build_model"}:
-        builders.remove("build_model")  # Among several it only chooses one by its flag.
-    assert builders <= set(copyable(experiment))
+def test_model_py_imports_keras_numpy_and_the_standard_library(experiment):
+    roots = {name.split(".")[0] for name, _ in imports(read(f"{experiment}/model.py"))}
+    assert roots <= {"keras", "numpy", *sys.stdlib_module_names}
+    assert "keras" in roots
 
 
 @each_experiment
-def test_copyable_functions_name_only_keras_and_numpy(experiment):
-    pasted = copyable(experiment)
-    for name, source in pasted.items():
-        foreign = global_names(source) - {"keras", "layers", "ops", "np", *pasted}
-        assert not foreign, f"{name} names {foreign}"
-        assert not {module.split(".")[0] for module, _ in imports(source)} & PROJECT
+def test_the_readme_offers_every_builder(experiment):
+    names = {name for name in definitions(f"{experiment}/model.py") if name.startswith("build_")}
+    assert names and names <= set(offered(experiment))
+
+
+# Run before the example: it can import the copy of model.py, but nothing of this repository.
+ALONE = """if True:
+    import runpy, sys
+
+    class Refused:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in %r:
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, Refused())
+    sys.path.insert(0, ".")
+    runpy.run_path("example.py")
+"""
 
 
 @each_experiment
-def test_the_example_of_the_readme_runs_with_the_functions_pasted(
-    experiment, tmp_path, monkeypatch
-):
-    """The README's example is run in an empty module and calls every function on offer."""
-    monkeypatch.chdir(tmp_path)
-    fences = r"^```python\n(.*?)^```"
+def test_the_example_of_the_readme_runs_beside_a_copy_of_model_py(experiment, tmp_path):
     text = section(experiment, "Use it in your code")
-    example = "\n".join(re.findall(fences, text, re.MULTILINE | re.DOTALL))
-    assert not {module.split(".")[0] for module, _ in imports(example)} & PROJECT
-    namespace, called = {"__name__": "pasted"}, set()
-    exec(PRELUDE, namespace)
-
-    def noted(function):
-        @functools.wraps(function)
-        def wrapper(*args, **keywords):
-            called.add(function.__name__)
-            return function(*args, **keywords)
-
-        return wrapper
-
-    pasted = copyable(experiment)
-    for name, source in pasted.items():
-        exec(source, namespace)
-        namespace[name] = noted(namespace[name])
-    exec(compile(example, f"{experiment}/README.md", "exec"), namespace)
-    assert called == set(pasted)
+    example = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    called = {node.id for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Name)}
+    assert set(offered(experiment)) <= called
+    shutil.copy(ROOT / experiment / "model.py", tmp_path)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    run = [sys.executable, "-c", ALONE % sorted(PROJECT - {"model"})]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_index_names_every_copyable_function_and_what_it_needs():
-    row = r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| \[(\w+)\]\(\3/train\.py\) \| \[\d+\]"
-    found = re.findall(row, read("SNIPPETS.md"), re.MULTILINE)
-    listed = {(folder, name): set(re.findall(r"`(\w+)", needs)) for name, needs, folder in found}
-    assert len(listed) == len(found)
-    assert listed == {
-        (experiment, name): global_names(source) - {name}
-        for experiment in EXPERIMENTS
-        for name, source in copyable(experiment).items()
-    }
+    row = r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| \[\w+\]\(([\w/]+\.py)\) \| \[\d+\]"
+    rows = re.findall(row, read("SNIPPETS.md"), re.MULTILINE)
+    assert len(rows) == read("SNIPPETS.md").count("\n| `")
+    for name, needs, path in rows:
+        expected = global_names(source_of(path, name)) - {name}
+        assert set(re.findall(r"`(\w+)", needs)) == expected, (path, name)
+    listed = {(path, name) for name, _, path in rows}
+    assert len(listed) == len(rows)
+    for experiment in EXPERIMENTS:
+        for name in offered(experiment):
+            assert (f"{experiment}/model.py", name) in listed
 
 
 # --- Commands ---
@@ -405,16 +386,6 @@ def test_the_seeds_of_one_row_differ_in_nothing_else(experiment):
             assert one == two, row
 
 
-@each_experiment
-def test_readme_headings(experiment):
-    text = re.sub(
-        r"^```.*?^```", "", read(f"{experiment}/README.md"), flags=re.MULTILINE | re.DOTALL
-    )
-    titles = re.findall(r"^(##?) (.+)$", text, re.MULTILINE)
-    assert titles[0][0] == "#"
-    assert titles[1:] == [("##", heading) for heading in HEADINGS]
-
-
 # --- Who imports whom ---
 
 
@@ -445,17 +416,28 @@ def is_in(name, *modules):
 
 @each_module
 def test_an_experiment_imports_itself_common_and_data(module):
-    own = Path(module).parent.name
+    own = module.split("/")[0]
     for name in project_imports(module):
         assert is_in(name, own, "common", "data"), name
-        assert not is_in(name, f"{own}.predict"), name
+        assert not is_in(name, f"{own}.predict", f"{own}.train"), name
 
 
 @each_experiment
-def test_train_imports_no_backend_at_module_level(experiment):
-    source = read(f"{experiment}/train.py")
-    top = [name for name, at_module_level in imports(source) if at_module_level]
-    assert top and not [name for name in top if is_in(name, "tensorflow", "jax", "torch")]
+def test_imports_go_one_way(experiment):
+    """model <- dataset <- evaluate <- train, predict."""
+    order = ("model", "dataset", "evaluate")
+    for i, room in enumerate(order):
+        later = [f"{experiment}.{name}" for name in order[i + 1 :]]
+        for name in project_imports(f"{experiment}/{room}.py"):
+            assert not is_in(name, *later), (room, name)
+    assert not project_imports(f"{experiment}/model.py")
+
+
+@each_experiment
+def test_no_module_imports_a_backend_when_it_is_imported(experiment):
+    for module in MODULES:
+        top = [name for name, at_module_level in imports(read(module)) if at_module_level]
+        assert not [name for name in top if is_in(name, "tensorflow", "jax", "torch")], module
 
 
 @pytest.mark.parametrize(
@@ -470,16 +452,13 @@ def test_common_knows_no_experiment_and_no_model(path):
     assert not [name for name in names if is_in(name, "layers", *taught)]
 
 
-def test_common_is_small():
-    assert 0 < sum(len(path.read_text().splitlines()) for path in ROOT.glob("common/*.py")) <= 464
-
-
 @pytest.mark.parametrize(
     "path", sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("data/*.py"))
 )
 def test_data_knows_no_experiment_and_no_keras(path):
     names = {name for name, _ in imports(read(path))}
-    assert not [name for name in names if is_in(name, "keras", "tensorflow", "common.run")]
+    modules = ("keras", "tensorflow", "common.run", "common.batches", "common.checkpoint")
+    assert not [name for name in names if is_in(name, *modules)]
     assert all(is_in(name, "common", "data") for name in project_imports(path))
 
 
