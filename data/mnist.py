@@ -56,7 +56,7 @@ def check(path, images, labels):
         raise ValueError(f"{path}: expected uint8 images (n, {SIZE}, {SIZE})")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"{path}: expected a whole number as the label of each image, "
+            f"{path}: expected one whole number per image as label, "
             f"found {labels.dtype} {labels.shape}"
         )
     wrong = np.flatnonzero(~np.isin(labels, range(CLASSES)))

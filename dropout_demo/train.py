@@ -2,9 +2,9 @@
 
 Post 4521 (https://kexue.fm/archives/4521, 2017) explains dropout as a cheap ensemble: a network
 with it generalises better, and noise_shape says what is dropped together. The post has no numbers.
-Here the NumPy function is first compared with Keras' layer; then the network is trained on few
-digits, drawn by data/glyphs.py or taken from MNIST; at last the plain prediction is compared with
-averages of random passes, the ensemble itself.
+Here the NumPy function is first compared with Keras' layer. Then the network is trained on few
+digits, drawn by data/glyphs.py or taken from MNIST. Finally its plain prediction is compared with
+averages of random passes, which are the ensemble itself.
 
     python dropout_demo/train.py                   # four rates, whole words, whole channels
     python dropout_demo/train.py --preset full     # more epochs, all 10,000 test images
@@ -303,6 +303,7 @@ def row_name(args, notes):
 
 
 def describe_selection(best, chosen):
+    """How the epochs, and the network of the random passes, were chosen."""
     epochs = ", ".join(f"dropout {text} {entry['epoch']}" for text, entry in best.items())
     return f"best validation epoch ({epochs}); random passes: dropout {chosen}, the best dropout"
 
