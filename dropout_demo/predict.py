@@ -1,82 +1,101 @@
 """Classifies digits, and says how unsure the network is.
 
-python dropout_demo/predict.py                  # ten drawn digits, and a picture
-python dropout_demo/predict.py a.png DIR        # your files and folders, one digit a picture
-python dropout_demo/predict.py --json a.png     # one JSON object a line
+python dropout_demo/predict.py                  # ten drawn digits, and an image of them
+python dropout_demo/predict.py a.png DIR        # your files and folders, one digit per image
+python dropout_demo/predict.py --json a.png     # one JSON object per line
 
 The probability is the mean of many passes with dropout on, the uncertainty their standard
 deviation.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+import common.backend  # noqa: F401  # Before Keras.
+
+import keras
 import numpy as np
 
-from common.pictures import UNREADABLE
-from common.run import fail, find_run, keras, load_file, run_script
+from common import cli
+from common.folders import find_run
+from common.images import UNREADABLE, image_paths, save_grid
+from common.run import load_model
 from data import glyphs
-from data.mnist import read_picture
-from dropout_demo.pictures import draw_predictions, picture_paths
-from dropout_demo.train import monte_carlo
-
-
-def classify(model, pictures, passes=100):
-    """A list of (label, probability, uncertainty); pictures: uint8 (n, 28, 28)."""
-    probabilities = monte_carlo(model, pictures, passes)
-    labels = probabilities.mean(0).argmax(-1)
-    chosen = probabilities[:, np.arange(len(labels)), labels]
-    return list(zip(labels.tolist(), chosen.mean(0).tolist(), chosen.std(0).tolist(), strict=True))
+from data.mnist import read_image
+from dropout_demo.evaluate import classify
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="pictures and folders of pictures")
-    parser.add_argument("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser = cli.parser_of_predict(__doc__)
+    parser.add_argument("paths", nargs="*", type=Path, help="images and folders of images")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
     run_dir = find_run("dropout_demo", args.run_dir)
-    keras.utils.set_random_seed(0)  # Before loading: the same picture, the same numbers.
-    model = load_file(run_dir / "model.keras")
-    names, pictures, unreadable = [], [], 0
-    for path in args.paths:
-        found = picture_paths(path) if path.is_dir() else [path]
-        if not found:
-            fail(f"no pictures in {path}")
-        for file in found:
+    keras.utils.set_random_seed(0)  # Before loading: the same image gives the same numbers.
+    network = load_model(run_dir / "model.keras")
+    if args.paths:
+        names, images, num_unreadable = read_files(args.paths)
+    else:
+        names, images = draw_examples()
+        num_unreadable = 0
+    results = []
+    if names:
+        results = classify(network, np.stack(images))
+    for name, result in zip(names, results, strict=True):
+        print_result(name, result, args.json)
+    if not args.paths:
+        titles = [f"{label}   {mean:.0%} ± {deviation:.0%}" for label, mean, deviation in results]
+        save_grid(run_dir / "predictions.png", images, titles, columns=5, cell=(1.6, 1.9))
+        print(f"image: {run_dir / 'predictions.png'}", file=sys.stderr)
+    if num_unreadable > 0:
+        raise SystemExit(2)
+    return results
+
+
+def read_files(paths):
+    """The names and images of files and folders; an unreadable file is named and counted."""
+    names = []
+    images = []
+    num_unreadable = 0
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = image_paths(path)
+        if not files:
+            cli.fail(f"no images in {path}")
+        for file in files:
             try:
-                pictures.append(read_picture(file))
+                images.append(read_image(file))
                 names.append(str(file))
             except UNREADABLE as error:
                 print(f"error: {file}: {error}", file=sys.stderr)
-                unreadable += 1
-    if not args.paths:
-        pictures, labels = glyphs.load("test", 10)
-        names = [f"drawn {label}" for label in labels]
-    read = classify(model, np.stack(pictures)) if names else []
-    for name, (label, probability, uncertainty) in zip(names, read, strict=True):
-        if args.json:
-            line = {"path": name, "label": label, "probability": round(probability, 4)}
-            line["uncertainty"] = round(uncertainty, 4)
-            print(json.dumps(line, ensure_ascii=False))
-        else:
-            print(f"{label}  {probability:6.1%} ± {uncertainty:5.1%}  {name}")
-    if not args.paths:
-        texts = [f"{label}   {p:.0%} ± {u:.0%}" for label, p, u in read]
-        draw_predictions(run_dir / "predictions.png", pictures, texts)
-        print(f"picture: {run_dir / 'predictions.png'}", file=sys.stderr)
-    if unreadable:
-        raise SystemExit(2)
-    return read
+                num_unreadable += 1
+    return names, images, num_unreadable
+
+
+def draw_examples():
+    """Ten digits of the test set, and names that say what is drawn."""
+    images, labels = glyphs.load("test", 10)
+    return [f"drawn {label}" for label in labels], images
+
+
+def print_result(name, result, as_json):
+    label, probability, uncertainty = result
+    if as_json:
+        line = {
+            "path": name,
+            "label": label,
+            "probability": round(probability, 4),
+            "uncertainty": round(uncertainty, 4),
+        }
+        print(json.dumps(line, ensure_ascii=False))
+    else:
+        print(f"{label}  {probability:6.1%} ± {uncertainty:5.1%}  {name}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run(main)

@@ -129,11 +129,11 @@ LOADERS = {
     "digit in TIFF": (
         picture("tiff", "L"),
         "a.tif",
-        mnist.read_picture,
+        mnist.read_image,
         UNREADABLE,
     ),
     "names of captchas": (b"1_abc\n2_xyz", "a", read_labels, (ValueError,)),
-    "digit": (picture("png", "L"), "a.png", mnist.read_picture, UNREADABLE),
+    "digit": (picture("png", "L"), "a.png", mnist.read_image, UNREADABLE),
     "mnist.npz": (digits(), "mnist.npz", mnist.read, (ValueError,)),
     "train.txt": (b"a 1\nb 2\n", "train.txt", contest),
     "doc_query": (STORY, "a.doc_query", cloze.read_questions),
@@ -331,7 +331,7 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
     for read in (
         captcha_xception.pictures.read_picture,
         dog_finetune.pictures.open_picture,
-        mnist.read_picture,
+        mnist.read_image,
     ):
         with pytest.raises(Image.DecompressionBombError):
             read(path)

@@ -132,10 +132,10 @@ def test_bad_files_of_digits_are_one_line(tmp_path, error_of):
     assert "has no y_train" in error_with(without=["y_train"])
     wide = np.zeros((120, 32, 32), "uint8")
     assert "(n, 28, 28)" in error_with(x_test=wide)
-    assert "label 10 of picture 7" in error_with(
+    assert "label 10 of image 7" in error_with(
         y_train=np.where(np.arange(400) == 7, 10, arrays["y_train"])
     )
-    assert "label -1 of picture 0" in error_with(y_test=np.full(120, -1))
+    assert "label -1 of image 0" in error_with(y_test=np.full(120, -1))
     # The wrong column: probabilities, names, one-hot rows.
     for labels in (np.linspace(0, 1, 400), np.full(400, "seven"), np.eye(10)[np.arange(400) % 10]):
         assert "as label" in error_with(y_train=labels)
