@@ -53,7 +53,7 @@ def main(argv=None):
     x_valid, y_valid, _ = data.splits["valid"]
     steps_per_epoch = len(y_train) // args.batch_size
     if steps_per_epoch == 0:
-        cli.fail(f"{len(y_train)} blocks do not fill a batch of {args.batch_size}")
+        cli.fail(f"{len(y_train)} blocks do not fill a batch: lower --batch-size")
     run = Run(args, "linux_undelete", data.notes["sha256"])
     print(", ".join(f"{name}: {note}" for name, note in data.notes.items() if name != "sha256"))
 
