@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 from word2vec_vs_gensim import busy_seconds, own_seconds, write_result
 
-from linux_undelete.demo import planted_text
-from linux_undelete.disk import Disk
-from linux_undelete.texts import grow_best
+from linux_undelete.undelete.demo import planted_text
+from linux_undelete.undelete.disk import Disk
+from linux_undelete.undelete.extent import grow_best
 
 ROOT = Path(__file__).resolve().parent.parent
 PREDICT = ROOT / "linux_undelete" / "predict.py"

@@ -19,7 +19,7 @@ import numpy as np
 
 from data import faq, reviews
 
-LENGTHS = 200, 12_000  # Characters of a text, uniform on a logarithmic scale.
+LENGTHS = (200, 12_000)  # Characters of a text, uniform on a logarithmic scale.
 STOPS = ["。", "。", "。", "！", "？", "；"]
 HTML_KEYWORDS = "def class return import from for in if else while try except with as not and or"
 
@@ -31,7 +31,9 @@ def pick(rng, choices):
 def fill(rng, part):
     """Joins what part() returns until the length that was drawn is reached."""
     low, high = np.log(LENGTHS)
-    length, parts, total = np.exp(low + (high - low) * rng.random()), [], 0
+    length = np.exp(low + (high - low) * rng.random())
+    parts = []
+    total = 0
     while total < length:
         parts.append(part())
         total += len(parts[-1])
@@ -45,7 +47,7 @@ def names_of(source):
 
 @cache
 def docstrings(source):
-    """The docstrings of a Python file, less their indentation: its English prose."""
+    """The docstrings of a Python file without their indentation: its English prose."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError):
@@ -58,7 +60,7 @@ def docstrings(source):
 # --- Chinese ---
 @cache
 def dictionary():
-    """The words of jieba's dictionary and their cumulated shares."""
+    """The words of jieba's dictionary and their cumulated frequencies."""
     [folder] = find_spec("jieba").submodule_search_locations
     lines = (Path(folder) / "dict.txt").read_text(encoding="utf-8").splitlines()
     words, counts, _ = zip(*(line.rsplit(" ", 2) for line in lines), strict=True)
@@ -67,7 +69,8 @@ def dictionary():
 
 def write_chinese(rng, source=""):
     """Reviews, questions with answers, or words at random as often as they occur in Chinese."""
-    way, line = pick(rng, ["review", "faq", "words", "words"]), pick(rng, ["\n", "\n", "\r\n"])
+    way = pick(rng, ["review", "faq", "words", "words"])
+    line = pick(rng, ["\n", "\n", "\r\n"])
     indent = pick(rng, ["", "\u3000\u3000", "  "])
 
     def sentence():
@@ -98,7 +101,8 @@ def write_chinese(rng, source=""):
 # --- English and what programs read ---
 def write_english(rng, source):
     """The docstrings of the file, or its words at random where it has none."""
-    texts, words = docstrings(source), names_of(source)
+    texts = docstrings(source)
+    words = names_of(source)
     if texts:
         return pick(rng, ["\n\n", "\n", "\n\n\n"]).join(texts) + "\n"
 
@@ -112,51 +116,77 @@ def write_english(rng, source):
 
 def write_c(rng, source):
     """Headers, structures, comments and functions with loops."""
-    words, tab = names_of(source), pick(rng, ["    ", "\t", "  "])
-    types = ["int", "char *", "double", "size_t", "uint32_t", "struct node *", "const char *"]
+    return fill(rng, CWriter(rng, source).part)
 
-    def name():
-        return pick(rng, words)
 
-    def expression():
-        form = pick(rng, ["{0}[{1}]", "{0}->{1}", "{0} + 1", "{0}({1}, &{2})", "({0} << 4) | {1}"])
-        return form.format(name(), name(), name())
+class CWriter:
+    """Writes C out of the names of a Python file."""
 
-    def statement(depth=1):
-        pad = tab * depth
-        way = int(6 * rng.random())
+    TYPES = ("int", "char *", "double", "size_t", "uint32_t", "struct node *", "const char *")
+    EXPRESSIONS = ("{0}[{1}]", "{0}->{1}", "{0} + 1", "{0}({1}, &{2})", "({0} << 4) | {1}")
+    STATEMENTS = ("return {0};", "{1} = {0};", "/* {2} {1} */", 'printf("%s\\n", {1});', "{1}++;")
+
+    def __init__(self, rng, source):
+        self.rng = rng
+        self.source = source
+        self.words = names_of(source)
+        self.tab = pick(rng, ["    ", "\t", "  "])
+
+    def name(self):
+        return pick(self.rng, self.words)
+
+    def type(self):
+        return pick(self.rng, self.TYPES)
+
+    def expression(self):
+        form = pick(self.rng, self.EXPRESSIONS)
+        return form.format(self.name(), self.name(), self.name())
+
+    def statement(self, depth=1):
+        pad = self.tab * depth
+        way = int(6 * self.rng.random())
         if way == 0 and depth < 4:
-            return f"{pad}if ({expression()} == NULL) {{\n{statement(depth + 1)}{pad}}}\n"
+            condition = f"{self.expression()} == NULL"
+            return f"{pad}if ({condition}) {{\n{self.statement(depth + 1)}{pad}}}\n"
         if way == 1 and depth < 4:
-            i = pick(rng, "ijkn")
-            loop = f"for (int {i} = 0; {i} < {name()}; {i}++)"
-            return f"{pad}{loop} {{\n{statement(depth + 1)}{statement(depth + 1)}{pad}}}\n"
-        forms = ["return {0};", "{1} = {0};", "/* {2} {1} */", 'printf("%s\\n", {1});', "{1}++;"]
-        return pad + pick(rng, forms).format(expression(), name(), name()) + "\n"
+            i = pick(self.rng, "ijkn")
+            loop = f"for (int {i} = 0; {i} < {self.name()}; {i}++)"
+            body = self.statement(depth + 1) + self.statement(depth + 1)
+            return f"{pad}{loop} {{\n{body}{pad}}}\n"
+        form = pick(self.rng, self.STATEMENTS)
+        return pad + form.format(self.expression(), self.name(), self.name()) + "\n"
 
-    def part():
-        way = int(6 * rng.random())
+    def part(self):
+        """An include, a macro, a structure, a comment or a function."""
+        way = int(6 * self.rng.random())
         if way == 0:
-            return "".join(f"#include <{name().lower()}.h>\n" for _ in range(4)) + "\n"
+            return "".join(f"#include <{self.name().lower()}.h>\n" for _ in range(4)) + "\n"
         if way == 1:
-            return f"#define {name().upper()}_{name().upper()} {int(999 * rng.random())}\n"
+            name = f"{self.name().upper()}_{self.name().upper()}"
+            return f"#define {name} {int(999 * self.rng.random())}\n"
         if way == 2:
-            fields = "".join(f"{tab}{pick(rng, types)} {name()};\n" for _ in range(5))
-            return f"typedef struct {name()} {{\n{fields}}} {name()}_t;\n\n"
-        if way == 3 and docstrings(source):
-            return "/*\n * " + pick(rng, docstrings(source)).replace("\n", "\n * ") + "\n */\n"
-        head = f"static {pick(rng, types)} {name()}({pick(rng, types)} {name()})"
-        body = "".join(statement() for _ in range(2 + int(8 * rng.random())))
-        return f"{head}\n{{\n{body}}}\n\n"
+            fields = "".join(f"{self.tab}{self.type()} {self.name()};\n" for _ in range(5))
+            return f"typedef struct {self.name()} {{\n{fields}}} {self.name()}_t;\n\n"
+        texts = docstrings(self.source)
+        if way == 3 and texts:
+            return "/*\n * " + pick(self.rng, texts).replace("\n", "\n * ") + "\n */\n"
+        return self.function()
 
-    return fill(rng, part)
+    def function(self):
+        head = f"static {self.type()} {self.name()}({self.type()} {self.name()})"
+        num_statements = 2 + int(8 * self.rng.random())
+        body = "".join(self.statement() for _ in range(num_statements))
+        return f"{head}\n{{\n{body}}}\n\n"
 
 
 def write_json(rng, source):
     """Documentation of a file, records or numbers, in the common ways of indenting."""
-    words, way = names_of(source), pick(rng, ["docs", "records", "numbers", "lines"])
+    words = names_of(source)
+    way = pick(rng, ["docs", "records", "numbers", "lines"])
     style = {"indent": pick(rng, [None, None, 1, 2, 4]), "ensure_ascii": rng.random() < 0.5}
-    chinese = write_chinese(rng, source).splitlines() if rng.random() < 0.3 else [""]
+    chinese = [""]
+    if rng.random() < 0.3:
+        chinese = write_chinese(rng, source).splitlines()
 
     def value(depth=0):
         kind = int(8 * rng.random())
@@ -186,7 +216,8 @@ def write_json(rng, source):
 
 def write_html(rng, source):
     """Pages of prose (some in Chinese), listings of code, XML records."""
-    way, words = pick(rng, ["prose", "chinese", "code", "xml"]), names_of(source)
+    way = pick(rng, ["prose", "chinese", "code", "xml"])
+    words = names_of(source)
     tags = ["p", "li", "div", "td", "h2", "pre", "span", "blockquote"]
     prose = [pick(rng, words) for _ in range(40)]
     if way == "prose" and docstrings(source):
@@ -195,11 +226,14 @@ def write_html(rng, source):
         prose = write_chinese(rng, source).splitlines()
 
     def element():
-        tag, inner = pick(rng, tags), html.escape(pick(rng, prose).strip())
+        tag = pick(rng, tags)
+        inner = html.escape(pick(rng, prose).strip())
         if rng.random() < 0.3:
             inner += f' <a href="{pick(rng, words)}.html#{pick(rng, words)}">{pick(rng, words)}</a>'
-        kind = f' class="{pick(rng, words)}"' if rng.random() < 0.4 else ""
-        return f"<{tag}{kind}>{inner}</{tag}>\n"
+        attribute = ""
+        if rng.random() < 0.4:
+            attribute = f' class="{pick(rng, words)}"'
+        return f"<{tag}{attribute}>{inner}</{tag}>\n"
 
     def record():
         fields = "".join(f"    <{w}>{len(w) * 7}</{w}>\n" for w in (pick(rng, words),) * 2)
@@ -221,8 +255,10 @@ def write_html(rng, source):
 
 def write_table(rng, source):
     """What machines write: CSV, logs, settings, hexadecimal dumps, base64."""
-    way, words = pick(rng, ["csv", "log", "ini", "hex", "base64"]), names_of(source)
-    separator, columns = pick(rng, [",", "\t", ";", "  "]), 2 + int(9 * rng.random())
+    way = pick(rng, ["csv", "log", "ini", "hex", "base64"])
+    words = names_of(source)
+    separator = pick(rng, [",", "\t", ";", "  "])
+    columns = 2 + int(9 * rng.random())
     if way == "base64":
         return base64.encodebytes(rng.bytes(300 + int(20_000 * rng.random()))).decode()
 
@@ -236,7 +272,9 @@ def write_table(rng, source):
             message = " ".join(pick(rng, words) for _ in range(1 + int(7 * rng.random())))
             return f"{day} {clock} {level} {address} {message}\n"
         if way == "ini":
-            head = f"\n[{pick(rng, words)}]\n" if number % 7 == 0 else ""
+            head = ""
+            if number % 7 == 0:
+                head = f"\n[{pick(rng, words)}]\n"
             return f"{head}{pick(rng, words)} = {pick(rng, [number, pick(rng, words), 'yes'])}\n"
         if way == "hex":
             return f"{16 * (number % 65536):08x}  {rng.bytes(16).hex(' ')}\n"

@@ -1,19 +1,23 @@
 """linux_undelete: blocks and their split, the rule, the network, a run."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from common.table import proportion
-from data import block_texts, blocks
+from data import block_files, block_texts, blocks
 from data.blocks import BLOCK, KINDS
-from linux_undelete import train
+from linux_undelete import dataset, evaluate, rule, train
+from linux_undelete.model import build_model, classify_blocks
 
 SIZES = {"train": 12, "valid": 3, "test": 6}
 CHINESE = "他说：今天的天气很好，我们去公园散步吧。\n"  # noqa: RUF001
@@ -32,11 +36,11 @@ def loaded():
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return train.build_model()
+    return build_model()
 
 
 def wrong_share(block):
-    return train.best_encoding(block)[0]
+    return rule.best_encoding(block)[0]
 
 
 def block_of(data):
@@ -45,7 +49,7 @@ def block_of(data):
 
 def test_blocks_of_odd_length_are_judged():
     assert wrong_share(b"\xff" * 4095) > 0.99
-    assert train.best_encoding("一个文本。\n".encode("utf-16-le") * 3 + b"\n")[1] == "utf-16-le"
+    assert rule.best_encoding("一个文本。\n".encode("utf-16-le") * 3 + b"\n")[1] == "utf-16-le"
 
 
 # --- Blocks ---
@@ -79,11 +83,11 @@ def test_splits_share_no_file_nor_what_is_made_of_it(loaded):
 
 def test_the_split_is_that_of_the_files_bytes():
     contents = [str(i).encode() for i in range(2000)]
-    counts = [sum(blocks.split_of(c) == split for c in contents) for split in SIZES]
+    counts = [sum(block_files.split_of(c) == split for c in contents) for split in SIZES]
     for count, share in zip(counts, (0.7, 0.1, 0.2), strict=True):
         assert abs(count - 2000 * share) < 5 * np.sqrt(2000 * share * (1 - share))
-    for name, path in blocks.files_of("test", ".py")[:5]:
-        assert blocks.split_of(path.read_bytes()[: blocks.LARGE]) == "test", name
+    for name, path in block_files.files_of("test", ".py")[:5]:
+        assert block_files.split_of(path.read_bytes()[: block_files.MAX_READ]) == "test", name
 
 
 def test_the_same_again(loaded):
@@ -92,9 +96,9 @@ def test_the_same_again(loaded):
 
 def test_a_fresh_process_compiles_to_the_same_bytes():
     """In one process they would depend on what it has loaded."""
-    first = blocks.compiled("valid", 5)
-    blocks.compiled.cache_clear()
-    assert blocks.compiled("valid", 5) == first and all(len(code) > 100 for _, code in first)
+    first = block_files.compiled("valid", 5)
+    block_files.compiled.cache_clear()
+    assert block_files.compiled("valid", 5) == first and all(len(code) > 100 for _, code in first)
 
 
 def test_texts_are_in_the_encoding_of_their_kind(loaded):
@@ -145,7 +149,7 @@ def test_the_rule_knows_text_in_any_encoding(encoding, start):
     for text in (CHINESE, *TEXTS.values(), "".join(TEXTS.values()) + CHINESE):
         for length in (64, 300, 2000, BLOCK):
             data = (text * 200).encode(encoding)[start : start + length]
-            assert train.is_text_rule(block_of(data)), (text, length)
+            assert rule.is_text_rule(block_of(data)), (text, length)
 
 
 def test_the_rule_refuses_what_is_no_text():
@@ -161,7 +165,7 @@ def test_the_rule_refuses_what_is_no_text():
         b"names\0of\0symbols\0" * 200,
         Path(sys.executable).resolve().read_bytes()[:BLOCK],
     ):
-        assert not train.is_text_rule(block_of(data)), data[:20]
+        assert not rule.is_text_rule(block_of(data)), data[:20]
 
 
 def test_the_share_that_is_wrong_by_hand():
@@ -170,7 +174,7 @@ def test_the_share_that_is_wrong_by_hand():
     dirty = bytearray(text)
     dirty[100:140] = b"\1" * 40
     assert wrong_share(bytes(dirty)) == pytest.approx(0.01)
-    assert train.is_text_rule(bytes(dirty), 0.0101) and not train.is_text_rule(bytes(dirty), 0.0099)
+    assert rule.is_text_rule(bytes(dirty), 0.0101) and not rule.is_text_rule(bytes(dirty), 0.0099)
     undecodable = text[:1000] + b"\xff" * 10 + text[1010:]
     assert wrong_share(undecodable) == pytest.approx(10 / 4000)
     assert wrong_share(np.zeros(BLOCK, "uint8")) == 1
@@ -179,42 +183,47 @@ def test_the_share_that_is_wrong_by_hand():
 def test_the_rule_is_right_on_nearly_all_blocks(loaded):
     """The records say 99.7% of 6000; a slip in it costs a whole kind, a tenth."""
     x, y, _ = loaded["train"]
-    right = [train.is_text_rule(block) == (label != 0) for block, label in zip(x, y, strict=True)]
+    right = [rule.is_text_rule(block) == (label != 0) for block, label in zip(x, y, strict=True)]
     assert np.mean(right) > 0.96
 
 
 def test_the_threshold_is_the_best_one():
-    shares, text = np.array([0, 0.004, 0.004, 0.15, 0.3]), np.array([1, 1, 1, 0, 0], bool)
-    assert train.choose_threshold(shares, text) == 0.1
-    assert train.choose_threshold(np.minimum(shares, 0.01), text) == 0.005
+    def block_with(fraction):
+        return bytes(round(1000 * fraction) * [1]) + (1000 - round(1000 * fraction)) * b"a"
+
+    labels = np.array([1, 1, 1, 0, 0])
+    fractions = (0, 0.004, 0.004, 0.11, 0.12)
+    assert evaluate.choose_threshold([block_with(x) for x in fractions], labels) == 0.1
+    fractions = (0, 0.004, 0.004, 0.01, 0.01)
+    assert evaluate.choose_threshold([block_with(x) for x in fractions], labels) == 0.005
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "other"])
 def test_the_plain_rule_names_the_kind_of_most_blocks(loaded, kind):
     x, y, _ = loaded["train"]
-    named = [train.kind_rule(block) for block in x[y == KINDS.index(kind)]]
+    named = [rule.kind_rule(block) for block in x[y == KINDS.index(kind)]]
     assert named.count(kind) > len(named) / 2
 
 
 def test_the_rule_says_whether_and_the_network_what(model, loaded):
     x, _, _ = loaded["test"]
-    named = train.name_kinds(x, model)
-    best = 1 + train.classify_blocks(model, x)[:, 1:].argmax(1)
+    named = evaluate.name_kinds(x, model)
+    best = 1 + classify_blocks(model, x)[:, 1:].argmax(1)
     for block, name, place in zip(x, named, best, strict=True):
-        assert name == (KINDS[place] if train.is_text_rule(block) else "other")
-    assert train.name_kinds(x) == [train.kind_rule(block) for block in x]
-    assert train.name_kinds(np.zeros((3, BLOCK), "uint8"), model) == ["other"] * 3
+        assert name == (KINDS[place] if rule.is_text_rule(block) else "other")
+    assert evaluate.name_kinds(x) == [rule.kind_rule(block) for block in x]
+    assert evaluate.name_kinds(np.zeros((3, BLOCK), "uint8"), model) == ["other"] * 3
 
 
 # --- The network ---
 def test_together_or_one_by_one_is_the_same(model, loaded):
     x = loaded["test"][0][:9]
-    together = train.classify_blocks(model, x, batch_size=4)
+    together = classify_blocks(model, x, batch_size=4)
     assert together.shape == (9, len(KINDS)) and together.dtype == np.float32
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
-    single = np.concatenate([train.classify_blocks(model, block[None]) for block in x])
+    single = np.concatenate([classify_blocks(model, block[None]) for block in x])
     np.testing.assert_allclose(single, together, atol=1e-5)
-    assert train.classify_blocks(model, x[:0]).shape == (0, len(KINDS))
+    assert classify_blocks(model, x[:0]).shape == (0, len(KINDS))
 
 
 def test_the_network_is_small_and_survives_being_saved(model, loaded, tmp_path):
@@ -222,11 +231,11 @@ def test_the_network_is_small_and_survives_being_saved(model, loaded, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     x = loaded["test"][0][:5]
-    np.testing.assert_array_equal(train.classify_blocks(again, x), train.classify_blocks(model, x))
+    np.testing.assert_array_equal(classify_blocks(again, x), classify_blocks(model, x))
 
 
 def test_one_step_moves_every_weight(loaded):
-    model = train.build_model()
+    model = build_model()
     before = [np.array(w) for w in model.get_weights()]
     model.compile("adam", "sparse_categorical_crossentropy")
     x, y, _ = loaded["train"]
@@ -238,8 +247,8 @@ def test_one_step_moves_every_weight(loaded):
 # --- Metrics ---
 def test_intervals_are_those_of_files_not_of_blocks():
     hits = np.repeat([True, True, True, False], 50)
-    alone = train.share(hits, np.arange(200).astype(str))
-    together = train.share(hits, np.repeat(list("abcd"), 50))
+    alone = evaluate.proportion_over_files(hits, np.arange(200).astype(str))
+    together = evaluate.proportion_over_files(hits, np.repeat(list("abcd"), 50))
     plain = proportion(150, 200)
     assert alone["value"] == together["value"] == plain["value"] == 0.75
     for found in (alone, together):
@@ -250,7 +259,7 @@ def test_intervals_are_those_of_files_not_of_blocks():
 def test_false_alarms_and_misses_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 2, 3, 4, 5, 6])
     called = np.array([1, 0, 0, 0, 1, 1, 1, 1, 0, 0], bool)
-    found = train.report("x, ", {"rule": called}, labels, [str(i) for i in range(10)])
+    found = evaluate.measure_text("x, ", {"rule": called}, labels, [str(i) for i in range(10)])
     values = {name: metric["value"] for name, metric in found.items()}
     assert values == {
         "x, text or not, rule": 0.7,
@@ -287,7 +296,8 @@ def own_run(own, tmp_path_factory):
 
 
 def test_own_files_are_split_by_file(own):
-    splits, notes = train.load_data(str(own), 2)
+    data = dataset.load(str(own), 2)
+    splits, notes = data.splits, data.notes
     files = {split: set(names) for split, (_, _, names) in splits.items()}
     assert sorted(map(len, files.values())) == [4, 8, 36] and len(set.union(*files.values())) == 48
     assert notes["num_train"] == len(splits["train"][1]) and notes["test_files"] == 8
@@ -300,7 +310,8 @@ def test_of_equal_files_one_is_taken(own, tmp_path):
     shutil.copytree(own, again)
     for path in [path for path in again.rglob("*.x") if int(path.stem) < 6]:
         path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
-    (splits, _), (twice, _) = train.load_data(str(own), 2), train.load_data(str(again), 2)
+    splits = dataset.load(str(own), 2).splits
+    twice = dataset.load(str(again), 2).splits
     for split in splits:
         assert np.array_equal(twice[split][0], splits[split][0])
 
@@ -311,7 +322,7 @@ def test_equal_blocks_of_own_files_are_in_no_two_splits(own, tmp_path):
     head = (TEXTS["c"] * 200)[:BLOCK].encode()  # As a licence is at the head of all files.
     for path in again.glob("c/**/*.x"):
         path.write_bytes(head + path.read_bytes())
-    splits, _ = train.load_data(str(again), 5)
+    splits = dataset.load(str(again), 5).splits
     seen = [block.tobytes() for x, _, _ in splits.values() for block in x]
     assert len(seen) == len(set(seen)) and seen.count(head) == 1
 
@@ -322,31 +333,30 @@ def test_own_files_of_one_name_are_different_files(own, tmp_path):
         place = again / path.relative_to(own).parts[0] / str(number)
         place.mkdir(parents=True)
         shutil.copyfile(path, place / "__init__.py")
-    _, notes = train.load_data(str(again), 2)
+    notes = dataset.load(str(again), 2).notes
     assert [notes[f"{split}_files"] for split in ("train", "valid", "test")] == [36, 4, 8]
 
 
-def test_own_files_beyond_the_most_are_left_out(own, monkeypatch):
-    monkeypatch.setattr(blocks, "MOST", {"train": 5, "valid": 2, "test": 3})
-    splits, _ = train.load_data(str(own), 2)
+def test_own_files_beyond_the_most_are_left_out(own):
+    splits = blocks.load_folder(own, 2, max_blocks={"train": 5, "valid": 2, "test": 3})
     counts = [np.bincount(y)[np.unique(y)] for _, y, _ in splits.values()]
     assert (counts[0] == 5).all() and counts[1].max() == 2 and counts[2].max() == 3
 
 
 def test_bad_folders_and_flags_are_one_line(own, tmp_path, error_of):
     for bad in (tmp_path, tmp_path / "missing", own / "python"):
-        assert str(bad) in error_of(train.load_data, str(bad))
+        assert str(bad) in error_of(dataset.load, str(bad))
     for kind in ("other", "c"):
         (tmp_path / "same" / kind).mkdir(parents=True)
         for i in range(10):  # Of ten files of zeros, a block of zeros.
             (tmp_path / "same" / kind / str(i)).write_bytes(bytes(10 + i))
-    assert "too few different blocks" in error_of(train.load_data, str(tmp_path / "same"))
+    assert "too few different blocks" in error_of(dataset.load, str(tmp_path / "same"))
     (tmp_path / "same" / "c" / "0").unlink()
-    assert "c has 9 different files" in error_of(train.load_data, str(tmp_path / "same"))
+    assert "c has 9 different files" in error_of(dataset.load, str(tmp_path / "same"))
     (tmp_path / "same" / "Java").mkdir()
-    assert "Java is no kind" in error_of(train.load_data, str(tmp_path / "same"))
+    assert "Java is not a kind" in error_of(dataset.load, str(tmp_path / "same"))
     flags = run_flags(own, tmp_path / "run")
-    assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
+    assert "at least 1" in error_of(train.main, [*flags, "--epochs", "0"])
     assert "above 0" in error_of(train.main, [*flags, "--learning-rate", "nan"])
     assert "--batch-size" in error_of(train.main, [*flags, "--batch-size", "9999"])
     assert not (tmp_path / "run").exists()
@@ -371,10 +381,10 @@ def test_record_of_a_run(own_run, assert_drawn):
     assert record["selection"].startswith(f"best validation epoch {best['epoch']} of 3; ")
     assert_drawn(run_dir / "confusion.png")
     # What was recorded is what the saved model gives.
-    splits, _ = train.load_data(record["arguments"]["data"], 2)
+    splits = dataset.load(record["arguments"]["data"], 2).splits
     x, y, _ = splits["test"]
     saved = keras.saving.load_model(run_dir / "model.keras", compile=False)
-    right = (train.classify_blocks(saved, x).argmax(1) == y).mean()
+    right = (classify_blocks(saved, x).argmax(1) == y).mean()
     assert metrics["kind, model"]["value"] == pytest.approx(right)
 
 
@@ -397,3 +407,21 @@ def test_the_embedded_set_in_a_smoke_run(tmp_path):
     assert record["data"]["name"] == f"blocks of files v{blocks.VERSION}"
     assert len(record["data"]["sha256"]) == 64 and record["data"]["num_test"] > 100
     assert "other files of this machine" in record["details"]
+
+
+@pytest.mark.parametrize("words", [["predict.py", "--help"], ["check.py", "ls"], ["predict.py"]])
+def test_recovering_and_checking_start_without_keras(words, tmp_path):
+    script, *flags = words
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', *{flags!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / 'linux_undelete' / script)!r}, run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "set()"

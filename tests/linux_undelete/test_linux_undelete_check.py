@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from linux_undelete import check, open_files, shell
-
-ROOT = Path(__file__).resolve().parents[2]
+from linux_undelete import check, shell
+from linux_undelete.undelete import open_files
 
 
 # --- Files that are deleted but open ---
@@ -418,8 +418,8 @@ def test_exit_codes_and_that_nothing_is_run(tmp_path, capsys, monkeypatch):
         (["--script", "x", "--json", "ls"], 2, "error: give one command line"),
         (["echo 'open"], 2, "error: command line:1"),
         (["--script", str(tmp_path / "missing")], 2, "missing"),
-        (["--script", sys.executable], 2, "no text"),
-        (["--script", str(tmp_path / "python.sh")], 2, "no shell script"),
+        (["--script", sys.executable], 2, "not a text"),
+        (["--script", str(tmp_path / "python.sh")], 2, "not a shell script"),
         (["--script", "-"], 1, "-:1: warning"),
     ):
         (tmp_path / "python.sh").write_text("#!/usr/bin/env python3\n")

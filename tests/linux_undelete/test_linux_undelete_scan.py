@@ -22,12 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
+import common.run
+from common import folders
 from data.blocks import KINDS
-from linux_undelete import browse, disk, predict, recover, report, scan, texts, versions
-from linux_undelete.demo import planted_text
+from linux_undelete import evaluate, predict
+from linux_undelete.undelete import devices, extent, recovery, report, scan, versions
+from linux_undelete.undelete.demo import planted_text
+from linux_undelete.undelete.disk import Disk
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOLS = os.environ["PATH"] + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
 SIZES = [int(200 * 1000 ** (i / 49)) for i in range(50)]  # 200 bytes to 200 kB.
 
@@ -126,16 +130,16 @@ def test_ext4_gives_back_every_deleted_text_byte_for_byte(tmp_path, ext4):
 @pytest.mark.parametrize("judged_by", ["rules", "network"])
 def test_browsing_finds_the_same_texts_without_a_phrase(tmp_path, ext4, monkeypatch, judged_by):
     image, files = ext4
-    monkeypatch.setattr(browse, "RUNS", tmp_path)
+    monkeypatch.setattr(folders, "RUNS", tmp_path)
     words = ["--browse"]
     if judged_by == "network":  # One that calls everything JSON; the rule says what is text.
 
         def classify_blocks(model, blocks):
             return np.eye(len(KINDS))[np.full(len(blocks), KINDS.index("json"))]
 
-        monkeypatch.setattr(browse, "find_run", lambda *_: tmp_path)
-        monkeypatch.setattr(browse, "load_file", lambda path: path)
-        monkeypatch.setattr("linux_undelete.train.classify_blocks", classify_blocks)
+        monkeypatch.setattr(folders, "find_run", lambda *_: tmp_path)
+        monkeypatch.setattr(common.run, "load_model", lambda path: path)
+        monkeypatch.setattr(evaluate, "classify_blocks", classify_blocks)
         words += ["--run-dir", str(tmp_path)]
     index = find(image, tmp_path / "out", *words)
     texts_found = [text for group in index["groups"] for text in group]
@@ -150,7 +154,7 @@ def test_browsing_finds_the_same_texts_without_a_phrase(tmp_path, ext4, monkeypa
 )
 def test_browsing_finds_short_texts_where_blocks_are_small(tmp_path, monkeypatch, make, size):
     """Blocks of 1,024 and 512 bytes: in 4 KiB lie the ends of some files and others whole."""
-    monkeypatch.setattr(browse, "RUNS", tmp_path)
+    monkeypatch.setattr(folders, "RUNS", tmp_path)
     files = {name: entry for name, entry in planted().items() if len(entry[0]) < 12_000}
     index = find(make(tmp_path, files, size), tmp_path / "out", "--browse")
     names = [text["file"] for group in index["groups"] for text in group]
@@ -160,7 +164,7 @@ def test_browsing_finds_short_texts_where_blocks_are_small(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16-le", "utf-16-be"])
 def test_browsing_knows_the_encoding_of_short_and_long_texts(tmp_path, monkeypatch, encoding):
-    monkeypatch.setattr(browse, "RUNS", tmp_path)
+    monkeypatch.setattr(folders, "RUNS", tmp_path)
     lines = (
         "小猫有一个苹果。" * 20,
         "春天来了,它们都醒了。" * 200,
@@ -253,7 +257,7 @@ def test_a_phrase_is_found_at_every_place_around_the_border_of_a_chunk(tmp_path,
     for encoding in encodings:
         word = "误删的file".encode(encoding)
         for place in [*range(chunk - 30, chunk + 3), chunk * scan.STRETCH - 7, 1200 - len(word)]:
-            opened = disk.Disk(image_of(tmp_path / "image", {place: word}, 1200))
+            opened = Disk(image_of(tmp_path / "image", {place: word}, 1200))
             found = [hit[:2] for _, hits in scan.scan(opened, finder, chunk=chunk) for hit in hits]
             opened.close()
             assert found == [(place, len(word))]
@@ -347,9 +351,9 @@ def test_100_000_hits_in_bounded_memory(tmp_path):
 
 
 def test_a_long_text_is_recovered_in_parts_that_join(tmp_path, monkeypatch):
-    monkeypatch.setattr(texts, "CAP", 100_000)
+    monkeypatch.setattr(extent, "CAP", 100_000)
     data = b"".join(f"line {i:06d} of a long file{'.' * 80}\n".encode() for i in range(3000))
-    assert len(data) > 3 * texts.CAP
+    assert len(data) > 3 * extent.CAP
     image = image_of(tmp_path / "image", {4096: data.ljust(-(-len(data) // 512) * 512, b"\0")})
     index = find(image, tmp_path / "out", phrases=["of a long file"])
     parts = sorted(
@@ -393,17 +397,18 @@ def test_unreadable_sectors_are_skipped_and_reported(tmp_path, monkeypatch, shor
 # --- Stopping and going on ---
 KILLED = """
 import os, signal, sys
-from linux_undelete import predict, recover, scan
-recover.SAVE_EVERY, scan.STRETCH, kill_at = 0, 1, 3
-real, calls = recover.Recovery.reached, []
+from linux_undelete import predict
+from linux_undelete.undelete import recovery, scan
+recovery.SAVE_EVERY, scan.STRETCH, kill_at = 0, 1, 3
+real, calls = recovery.Recovery.reached, []
 def reached(self, position):
     real(self, position)
     calls.append(position)
     if len(calls) == kill_at:
         self.add(position, 4, "half done", ("utf-8",))
-        self.listed.flush()
+        self.hits_file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-recover.Recovery.reached = reached
+recovery.Recovery.reached = reached
 predict.main(sys.argv[1:])
 """
 
@@ -470,8 +475,8 @@ def system(tmp_path):
 
 
 def test_the_devices_below_a_device(system):
-    assert disk.devices_below((253, 0), system) == {(253, 0), (8, 5), (8, 0)}
-    assert disk.devices_below((8, 0), system) == {(8, 0)}
+    assert devices.devices_below((253, 0), system) == {(253, 0), (8, 5), (8, 0)}
+    assert devices.devices_below((8, 0), system) == {(8, 0)}
     members = system.parent.parent / "fs/btrfs/made-up/devices"
     members.mkdir(parents=True)
     for name in ("dm-0", "loop0"):
@@ -479,7 +484,7 @@ def test_the_devices_below_a_device(system):
     (system.parent.parent / "fs/btrfs/features").mkdir()
     image, other = system.parent.parent.parent / "image", (9, 1)
     lies_on_other = {"st_dev": os.makedev(*other)}
-    below = disk.devices_below(
+    below = devices.devices_below(
         (253, 0), system, stat_of=lambda path: types.SimpleNamespace(**lies_on_other)
     )
     assert below == {(253, 0), (8, 5), (8, 0), (7, 0), image, other}
@@ -516,12 +521,12 @@ def test_output_on_the_scanned_device_is_refused(
     mounts.write_text("\n".join([*lines, "3 0 8:6 / /home rw,relatime - ext4 /dev/sda6 rw\n"]))
     words = "/dev/fake", folder / "new/out", system, mounts, stat_of
     if refused:
-        assert "/dev/fake" in error_of(disk.check_output, *words)
+        assert "/dev/fake" in error_of(devices.check_output, *words)
     else:
-        said = disk.check_output(*words)
+        said = devices.check_output(*words)
         assert "read-only" in said and ("remount,ro /home" in said) == (scanned == (8, 6))
-        said = disk.check_output(*words[:2], tmp_path / "none", *words[3:])
-        assert "no telling here" in said
+        said = devices.check_output(*words[:2], tmp_path / "none", *words[3:])
+        assert "it cannot be checked here" in said
 
 
 @pytest.mark.parametrize(
@@ -547,7 +552,7 @@ def test_a_scanned_disk_that_is_mounted_for_writing_is_named(
 
     (tmp_path / "mounts").write_text(line + "\n")
     words = "/dev/fake", tmp_path / "out", system, tmp_path / "mounts", stat_of
-    said = disk.check_output(*words)
+    said = devices.check_output(*words)
     assert (f"mounted at {named}:" in said) if named else "mounted" not in said
 
 
@@ -555,9 +560,11 @@ def test_the_image_itself_is_refused_and_nothing_was_read(tmp_path, monkeypatch,
     image = image_of(tmp_path / "image", {})
     monkeypatch.setattr(os, "preadv", lambda *_: pytest.fail("it was read"))
     assert "written into" in error_of(find, image, image, phrases=["some words"])
-    monkeypatch.setattr(disk, "device_of_folder", lambda *_: (7, 0))  # A loop device of the image.
-    assert "written into" in error_of(disk.check_output, image, tmp_path / "out", system)
-    assert "a file" in disk.check_output(tmp_path / "image", tmp_path, tmp_path)
+    monkeypatch.setattr(
+        devices, "device_of_folder", lambda *_: (7, 0)
+    )  # A loop device of the image.
+    assert "written into" in error_of(devices.check_output, image, tmp_path / "out", system)
+    assert "a file" in devices.check_output(tmp_path / "image", tmp_path, tmp_path)
 
 
 def test_the_image_is_only_read(tmp_path, monkeypatch):
@@ -570,7 +577,7 @@ def test_the_image_is_only_read(tmp_path, monkeypatch):
     flags = [words[1] for words in opened if Path(words[0]) == image]
     assert flags and all(flag & os.O_ACCMODE == os.O_RDONLY for flag in flags)
     assert (image.read_bytes(), image.stat().st_mtime_ns) == before
-    now = disk.Disk(image)
+    now = Disk(image)
     assert fcntl.fcntl(now.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     now.close()
 
@@ -595,24 +602,34 @@ UTF_16 = "--encodings", "utf-16-le"
             ["--image={image}", "--out={out}", "--regex", "--phrase=abcd", *UTF_16],
             "utf-16-le cannot",
         ),
-        (["--image", "{image}", "--browse", "--lines-before", "5"], "around a --phrase"),
+        (["--image", "{image}", "--browse", "--lines-before", "5"], "leave out --lines-before"),
         (
             ["--image", "{image}", "--phrase", "abcd", "--out", "x", "--lines-after", "1"],
             "only print",
         ),
-        (["--image", "{image}", "--browse", "--phrase", "words", "--out", "{out}"], "either"),
-        (["--image={image}", "--phrase=words", "--lines-before=1", "--json"], "leave out --out"),
-        (["--image={image}", "--phrase=words", "--lines-before=1", "--resume"], "leave out --out"),
+        (
+            ["--image", "{image}", "--browse", "--phrase", "words", "--out", "{out}"],
+            "not allowed with",
+        ),
+        (["--image={image}", "--phrase=words", "--lines-before=1", "--json"], "leave out --json"),
+        (
+            ["--image={image}", "--phrase=words", "--lines-before=1", "--resume"],
+            "leave out --resume",
+        ),
         (["--image={image}", "--phrase=words", "--run-dir=x", "--out={out}"], "--browse"),
-        (["--image={image}", "--browse", "--regex", "--out={out}"], "of a --phrase"),
-        (["--image={image}", "--browse", *UTF_16, "--out={out}"], "of a --phrase"),
-        (["--open-files", "--image={image}", "--out={out}"], "processes"),
+        (["--image={image}", "--browse", "--regex", "--out={out}"], "leave out --regex"),
+        (["--image={image}", "--browse", *UTF_16, "--out={out}"], "leave out --encodings"),
+        (["--open-files", "--image={image}", "--out={out}"], "not allowed with"),
         (["--open-files", "--phrase=words", "--out={out}"], "processes"),
         (["--open-files", "--limit=5"], "processes"),
         (["--limit=5"], "--image"),
-        (["--image={image}", "--phrase=words", "--lines-before=1", "--limit=5"], "leave out --out"),
-        (["--check=ls", "--open-files"], "--check only"),
-        (["--check=ls", "--image={image}"], "--check only"),
+        (
+            ["--image={image}", "--phrase=words", "--lines-before=1", "--limit=5"],
+            "leave out --limit",
+        ),
+        (["--check=ls", "--open-files"], "not allowed with"),
+        (["--check=ls", "--image={image}"], "not allowed with"),
+        (["--check=ls", "--out={out}"], "--check only"),
         (["--lines-before=1"], "--image"),
         (["--image", "{image}", "--phrase", "words"], "--out"),
         (["--image", "{image}", "--out", "{out}"], "--phrase"),
@@ -662,7 +679,7 @@ def test_versions_are_grouped_the_best_first_with_their_diff(tmp_path):
 
 @pytest.mark.parametrize("words", [["--phrase=the lost title"], ["--browse"]])
 def test_copies_beyond_those_remembered_are_counted_once(tmp_path, monkeypatch, words):
-    monkeypatch.setattr(recover, "MAX_OFFSETS", 3)
+    monkeypatch.setattr(recovery, "MAX_OFFSETS", 3)
     text = (
         "the lost title\n" + "a line of a text that fills more than two blocks\n" * 200
     ).encode()
