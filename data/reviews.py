@@ -14,7 +14,7 @@ blame in the clauses that count, what negates them and, where there is an A, the
 
 A review depends on (seed, index) and nothing else. Random numbers are uniform and only
 multiplied and compared: the text is the same on every machine. VERSION is part of every record:
-change a line that moves a word, raise it.
+raise it with any change that moves a word.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ import numpy as np
 VERSION = 1
 SEEDS = {"train": 41, "valid": 42, "test": 43}  # Disjoint streams.
 
-# Of each kind of review: aspects, praise, blame, what one did and with what.
+# For each kind of review: aspects, praise, blame, what one did and with what.
 KINDS = {
     "hotel": (
         "房间 服务 早餐 位置 前台 卫生间 床 环境 隔音 设施 价格 空调 大堂 餐厅 停车场 窗户",
@@ -52,16 +52,21 @@ PRAISE = "好 不错 满意 棒 出色 理想 完美 惊喜"
 BLAME = "差 糟糕 失望 劣质 可怕 恶劣 离谱 恼火"
 INTENSIFIERS = "很 非常 太 真 特别 实在 相当 有点"
 NEGATIONS = "不 并不 不算 谈不上"
-BUT, ALTHOUGH, IN_FACT = "但是 不过 但 可是 然而", "虽然 尽管 虽说", "其实 实际上 结果"
+BUT = "但是 不过 但 可是 然而"
+ALTHOUGH = "虽然 尽管 虽说"
+IN_FACT = "其实 实际上 结果"
 PEOPLE = "朋友 同事 网友 同学 家人 邻居 店员 客服"
 TIMES = "昨天 上周 今天 周末 前天 去年 上个月 中午 晚上 春节 下午 暑假"
 PLACES = "北京 上海 广州 杭州 成都 西安 南京 武汉 网上 店里 家里 路上 公司 车站"
-WITH, DID, OF = "和 跟 陪", "了 过", "的 那 个"
+WITH = "和 跟 陪"
+DID = "了 过"
+OF = "的 那 个"
 # 2,880 names that are each too rare to be learnt, as half the words of a real text are.
 FAMILY = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕"
 GIVEN = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉兰红梅波辉鹏飞琳雪晨浩宇欣悦佳嘉俊"
 GIVEN += "文博思远子涵雨桐一诺梓轩昊天可心若曦语嫣"
-COMMA, STOP = "\uff0c", "\u3002"
+COMMA = "\uff0c"
+STOP = "\u3002"
 
 
 class Review(NamedTuple):
@@ -73,63 +78,112 @@ class Review(NamedTuple):
 def draw_review(seed, index):
     """One review; its text is "".join(review.words)."""
     rng = np.random.default_rng((VERSION, seed, index))
+    return Writer(rng).review()
 
-    def chance(probability):
-        return rng.random() < probability
 
-    def pick(words):
+class Writer:
+    """Writes a review of one kind, as a list of (word, whether it causes the label)."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        kind = list(KINDS)[int(3 * rng.random())]
+        aspects, praise, blame, actions, things = KINDS[kind]
+        self.aspects = aspects
+        self.actions = actions
+        self.things = things
+        self.judgements = {1: f"{PRAISE} {praise}", 0: f"{BLAME} {blame}"}
+
+    def chance(self, probability):
+        return self.rng.random() < probability
+
+    def pick(self, words):
         """One of the words: the first most often, with a long tail."""
         words = words.split()
-        return words[int(len(words) * rng.random() * rng.random())]
+        return words[int(len(words) * self.rng.random() * self.rng.random())]
 
-    aspects, praise, blame, actions, things = KINDS[list(KINDS)[int(3 * rng.random())]]
-    polar = {1: f"{PRAISE} {praise}", 0: f"{BLAME} {blame}"}
+    def pick_character(self, characters):
+        return characters[int(len(characters) * self.rng.random())]
 
-    def neutral():
-        """A clause that tells of the purchase, [(word, whether it causes the label)]."""
-        words = [pick(TIMES)] if chance(0.6) else []
-        if chance(0.5):
-            name = FAMILY[int(len(FAMILY) * rng.random())] + GIVEN[int(len(GIVEN) * rng.random())]
-            words += [pick(WITH), name if chance(0.5) else pick(PEOPLE)]
-        words += ["在", pick(PLACES)] if chance(0.6) else []
-        words += [pick(actions), pick(DID)]
-        words += [pick(OF)] if chance(0.4) else []
-        return [(word, False) for word in (*words, pick(things))]
+    def review(self):
+        label = int(self.chance(0.5))
+        body = self.body(label)
+        entries = []
+        for _ in range(self.count(1, 0.4)):
+            entries += [*self.neutral(), (COMMA, False)]
+        entries += [*body, (STOP, False)]
+        for _ in range(self.count(0, 0.5, 0.3)):
+            entries += [*self.neutral(), (STOP, False)]
+        words, causes = zip(*entries, strict=True)
+        places = tuple(place for place, is_cause in enumerate(causes) if is_cause)
+        return Review(words, label, places)
 
-    def opinions(label, counts):
-        """One to three opinions of this label; `counts`: whether they decide."""
+    def count(self, least, *probabilities):
+        """A number of clauses: `least`, and one more with each of the probabilities."""
+        count = least
+        for probability in probabilities:
+            if self.chance(probability):
+                count += 1
+        return count
+
+    def body(self, label):
+        """The clauses that decide, alone or joined with some that do not count."""
+        counts = self.opinions(label, True)
+        does_not = self.opinions(1 - label, False)
+        way = self.rng.random()
+        if way < 0.4:
+            return counts
+        if way < 0.7:
+            concession = []
+            if self.chance(0.4):
+                concession = [(self.pick(ALTHOUGH), False)]
+            return [*concession, *does_not, (COMMA, False), (self.pick(BUT), True), *counts]
+        if way < 0.85:
+            return [*counts, (COMMA, False), (self.pick(ALTHOUGH), True), *does_not]
+        others_say = [(self.pick(PEOPLE), False), ("说", False)]
+        return [*others_say, *does_not, (COMMA, False), (self.pick(IN_FACT), True), *counts]
+
+    def neutral(self):
+        """A clause that tells of the purchase."""
         words = []
-        for number in range(1 + int(3 * rng.random() * rng.random())):
-            words += [(COMMA, False)] if number else []
-            words += [(pick(aspects), False)]
-            if chance(0.2):
-                words += [(pick(NEGATIONS), counts), (pick(polar[1 - label]), counts)]
+        if self.chance(0.6):
+            words.append(self.pick(TIMES))
+        if self.chance(0.5):
+            name = self.pick_character(FAMILY) + self.pick_character(GIVEN)
+            words.append(self.pick(WITH))
+            words.append(name if self.chance(0.5) else self.pick(PEOPLE))
+        if self.chance(0.6):
+            words += ["在", self.pick(PLACES)]
+        words += [self.pick(self.actions), self.pick(DID)]
+        if self.chance(0.4):
+            words.append(self.pick(OF))
+        words.append(self.pick(self.things))
+        return [(word, False) for word in words]
+
+    def opinions(self, label, counts):
+        """One to three opinions of this label; `counts`: whether they decide."""
+        entries = []
+        for number in range(1 + int(3 * self.rng.random() * self.rng.random())):
+            if number > 0:
+                entries.append((COMMA, False))
+            entries.append((self.pick(self.aspects), False))
+            if self.chance(0.2):
+                entries.append((self.pick(NEGATIONS), counts))
+                entries.append((self.pick(self.judgements[1 - label]), counts))
                 continue
-            words += [(pick(INTENSIFIERS), False)] if chance(0.6) else []
-            word = pick(polar[label])
-            words += [(word, counts)] * (1 + 2 * chance(0.1) + chance(0.05))
-        return words
+            if self.chance(0.6):
+                entries.append((self.pick(INTENSIFIERS), False))
+            word = self.pick(self.judgements[label])
+            entries += [(word, counts)] * self.repetitions()
+        return entries
 
-    def joining(words):
-        return [(pick(words), True)]
-
-    label, comma, stop = int(chance(0.5)), [(COMMA, False)], [(STOP, False)]
-    yes, no = opinions(label, True), opinions(1 - label, False)
-    way = rng.random()
-    if way < 0.4:
-        body = yes
-    elif way < 0.7:
-        concession = [(pick(ALTHOUGH), False)] if chance(0.4) else []
-        body = [*concession, *no, *comma, *joining(BUT), *yes]
-    elif way < 0.85:
-        body = [*yes, *comma, *joining(ALTHOUGH), *no]
-    else:
-        body = [(pick(PEOPLE), False), ("说", False), *no, *comma, *joining(IN_FACT), *yes]
-    before = [entry for _ in range(1 + chance(0.4)) for entry in [*neutral(), *comma]]
-    after = [entry for _ in range(chance(0.5) + chance(0.3)) for entry in [*neutral(), *stop]]
-    entries = [*before, *body, *stop, *after]
-    words, causes = zip(*entries, strict=True)
-    return Review(words, label, tuple(place for place, cause in enumerate(causes) if cause))
+    def repetitions(self):
+        """How often a word of praise or blame stands in a row: mostly once."""
+        times = 1
+        if self.chance(0.1):
+            times += 2
+        if self.chance(0.05):
+            times += 1
+        return times
 
 
 def load(split, count):

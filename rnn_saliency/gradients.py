@@ -1,8 +1,24 @@
-"""Gradients with respect to the word vectors, which Keras has no word for: a function a backend."""
+"""Gradients with respect to the word vectors: one function per backend, as Keras has none."""
 
+import keras
 import numpy as np
+from keras import ops
 
-from common.run import keras, ops
+
+def gradient_function(model):
+    """A function (vectors, known) -> log-odds (batch,) and their gradient, shaped like the vectors.
+
+    Args:
+        model: from build_classifier.
+    """
+    makers = {"tensorflow": tensorflow_gradient, "jax": jax_gradient, "torch": torch_gradient}
+    gradient = makers[keras.backend.backend()](build_head(model))
+
+    def in_numpy(vectors, known):
+        log_odds, slope = gradient(np.asarray(vectors, "float32"), np.asarray(known))
+        return ops.convert_to_numpy(log_odds)[:, 0], ops.convert_to_numpy(slope)
+
+    return in_numpy
 
 
 def build_head(model):
@@ -10,11 +26,13 @@ def build_head(model):
 
     vectors: (batch, words, embedding_dim); known: bool (batch, words), False = skipped.
     """
-    rnn, size = model.get_layer("rnn"), model.get_layer("words").output_dim
-    vectors, known = keras.Input((None, size)), keras.Input((None,), dtype="bool")
+    rnn = model.get_layer("rnn")
+    vectors = keras.Input((None, model.get_layer("words").output_dim))
+    known = keras.Input((None,), dtype="bool")
     states, *last = rnn(vectors, mask=known)
-    both = states.shape[-1] != last[0].shape[-1]
-    final = ops.concatenate([last[0], last[len(last) // 2]], axis=-1) if both else last[0]
+    final = last[0]
+    if states.shape[-1] != final.shape[-1]:  # Both directions.
+        final = ops.concatenate([last[0], last[len(last) // 2]], axis=-1)
     return keras.Model([vectors, known], model.get_layer("decision")(final))
 
 
@@ -22,13 +40,13 @@ def tensorflow_gradient(head):
     import tensorflow as tf
 
     @tf.function
-    def gradient(vectors, known):
+    def compiled(vectors, known):
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             log_odds = head([vectors, known])
         return log_odds, tape.gradient(log_odds, vectors)
 
-    return lambda vectors, known: gradient(tf.constant(vectors), tf.constant(known))
+    return lambda vectors, known: compiled(tf.constant(vectors), tf.constant(known))
 
 
 def jax_gradient(head):
@@ -38,14 +56,16 @@ def jax_gradient(head):
         log_odds, _ = head.stateless_call(*values, [vectors, known])
         return log_odds.sum(), log_odds
 
-    gradient = jax.jit(jax.grad(total, has_aux=True))
+    compiled = jax.jit(jax.grad(total, has_aux=True))
 
-    def now(vectors, known):  # Variables are read at each call: `predict` replaces their arrays.
-        state = head.trainable_variables, head.non_trainable_variables
-        values = [[variable.value for variable in variables] for variables in state]
-        return gradient(vectors, known, values)[::-1]
+    def gradient(vectors, known):
+        # The variables are read at each call, because `predict` replaces their arrays.
+        trainable = [variable.value for variable in head.trainable_variables]
+        other = [variable.value for variable in head.non_trainable_variables]
+        slope, log_odds = compiled(vectors, known, [trainable, other])
+        return log_odds, slope
 
-    return now
+    return gradient
 
 
 def torch_gradient(head):
@@ -57,16 +77,3 @@ def torch_gradient(head):
         return log_odds, torch.autograd.grad(log_odds.sum(), vectors)[0]
 
     return gradient
-
-
-def gradient_function(model):
-    """(vectors, known) -> log-odds (batch,) and their gradient, shaped like the vectors."""
-    makers = {"tensorflow": tensorflow_gradient, "jax": jax_gradient, "torch": torch_gradient}
-    gradient = makers[keras.backend.backend()](build_head(model))
-
-    def in_numpy(vectors, known):
-        found = gradient(np.asarray(vectors, "float32"), np.asarray(known))
-        log_odds, slope = (ops.convert_to_numpy(x) for x in found)
-        return log_odds[:, 0], slope
-
-    return in_numpy

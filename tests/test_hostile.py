@@ -17,21 +17,21 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-import captcha_xception.pictures
 import h5py
 import numpy as np
 import pytest
-from captcha_xception.pictures import labels_from_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
+import captcha_xception.dataset
 import custom_loss.texts
 import dog_finetune.pictures
 import linux_undelete.predict
-import rnn_saliency.texts
+import rnn_saliency.dataset
+from captcha_xception.dataset import labels_from_names
 from cloze_ccl import texts as cloze
-from common.pictures import UNREADABLE
+from common.images import UNREADABLE
 from common.run import keras, load_file
 from data import mnist
 from word2vec_keras import vectors, words
@@ -111,7 +111,7 @@ def corpus(path):
 
 
 def workbook(path):
-    return rnn_saliency.texts.read_workbook(path, 0)
+    return rnn_saliency.dataset.read_workbook(path, 0)
 
 
 KINDS = "png", "jpeg", "gif", "bmp", "webp", "tiff"
@@ -119,11 +119,11 @@ KINDS = "png", "jpeg", "gif", "bmp", "webp", "tiff"
 LOADERS = {
     **{f"{kind} picture": (picture(kind), f"a.{kind}", square, UNREADABLE) for kind in KINDS},
     "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, UNREADABLE),
-    "captcha": (picture("png"), "a.png", captcha_xception.pictures.read_picture, UNREADABLE),
+    "captcha": (picture("png"), "a.png", captcha_xception.dataset.read_image, UNREADABLE),
     "captcha in TIFF": (
         picture("tiff"),
         "a.tif",
-        captcha_xception.pictures.read_picture,
+        captcha_xception.dataset.read_image,
         UNREADABLE,
     ),
     "digit in TIFF": (
@@ -143,8 +143,8 @@ LOADERS = {
     "packed stories": (gzip.compress(RUNNING), "a.gz", cloze.read_stories),
     "questions and answers": (PAIRS, "a.tsv", custom_loss.texts.read_pairs),
     "running text": (RUNNING, "a.txt", custom_loss.texts.read_pairs),
-    "csv": (TABLE, "a.csv", rnn_saliency.texts.read_table),
-    "tsv": ("很好\t1\n差\t0\n".encode(), "a.tsv", rnn_saliency.texts.read_table),
+    "csv": (TABLE, "a.csv", rnn_saliency.dataset.read_table),
+    "tsv": ("很好\t1\n差\t0\n".encode(), "a.tsv", rnn_saliency.dataset.read_table),
     "xls": (sheet("很好, 喜欢", "还可以"), "a.xls", workbook),
     "xls container": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a.xls", workbook),
     "vectors": (VECTORS, "a.txt", vectors.read_vectors),
@@ -329,7 +329,7 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
     path = tmp_path / "a.png"
     Image.new("1", (14_000, 14_000)).save(path)
     for read in (
-        captcha_xception.pictures.read_picture,
+        captcha_xception.dataset.read_image,
         dog_finetune.pictures.open_picture,
         mnist.read_image,
     ):

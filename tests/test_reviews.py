@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data import reviews
-from rnn_saliency.texts import Cutter, build_vocabulary
+from rnn_saliency.dataset import Cutter, build_vocabulary
 
 POLARITY = dict.fromkeys(reviews.PRAISE.split(), 1) | dict.fromkeys(reviews.BLAME.split(), -1)
 for _, praise, blame, _, _ in reviews.KINDS.values():

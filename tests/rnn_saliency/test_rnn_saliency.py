@@ -4,19 +4,28 @@ import json
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from keras import ops
 from scipy.stats import spearmanr
 
 from data import reviews
-from rnn_saliency import faithfulness, predict, train
+from rnn_saliency import dataset, evaluate, faithfulness, predict, train
 from rnn_saliency.gradients import gradient_function
+from rnn_saliency.model import (
+    build_classifier,
+    build_ngram_classifier,
+    build_reader,
+    change_saliency,
+    log_count_ratios,
+    ngram_ids,
+    state_saliency,
+    word_effects,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "lstm": {"cell": "lstm"},
     "gru": {"cell": "gru"},
@@ -32,7 +41,7 @@ IDS = np.array(
 def model(request):
     """A small network with random weights, large enough for states far from 0."""
     keras.utils.set_random_seed(1)
-    model = train.build_classifier(9, embedding_dim=6, units=5, **KINDS[request.param])
+    model = build_classifier(9, embedding_dim=6, units=5, **KINDS[request.param])
     rng = np.random.default_rng(2)
     model.set_weights([rng.normal(0, 0.7, w.shape) for w in model.get_weights()])
     return model
@@ -62,9 +71,9 @@ def states_by_prefix(model, ids):
 # --- Models ---
 def test_the_posts_model_has_the_posts_parameters():
     for cell, gates in (("lstm", 4 * (128 + 128 + 1)), ("gru", 3 * (128 + 128 + 2))):
-        model = train.build_classifier(1000, cell=cell)
+        model = build_classifier(1000, cell=cell)
         assert model.count_params() == 1001 * 128 + 128 * gates + 129
-    model = train.build_model("post", vocabulary_size=1000, bidirectional=True)
+    model = build_classifier(vocabulary_size=1000, bidirectional=True)
     assert model.count_params() == 1001 * 128 + 2 * 128 * 4 * 257 + 257
     rates = [x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)]
     assert rates == [0.5] and model.output_shape == (None, 1)
@@ -74,22 +83,22 @@ def test_ngrams_are_those_of_a_loop():
     words, text = ["不", "好", "不", "好"], "\x02不好不好\x03"
     count = len({"不", "好"}) + len({("不", "好"), ("好", "不")})
     count += len({text[i : i + n] for n in (1, 2, 3) for i in range(len(text) - n + 1)})
-    ids = train.ngram_ids(words)
+    ids = ngram_ids(words)
     assert len(ids) == count and ids == sorted(set(ids)) and ids[0] > 0 and ids[-1] < 2**20
-    assert ids == train.ngram_ids(words) and train.ngram_ids(words, max_ngrams=3) == ids[:3]
-    assert set(train.ngram_ids(words, buckets=10)) <= set(range(1, 10))
+    assert ids == ngram_ids(words) and ngram_ids(words, max_ngrams=3) == ids[:3]
+    assert set(ngram_ids(words, buckets=10)) <= set(range(1, 10))
 
 
 def test_ratios_and_the_ngram_model_equal_a_loop():
     ids, labels = np.array([[1, 2, 3], [1, 2, 0], [2, 3, 5], [3, 0, 0]]), np.array([1, 1, 0, 0])
-    ratios = train.log_count_ratios(ids, labels, buckets=8)
+    ratios = log_count_ratios(ids, labels, buckets=8)
     expected = np.zeros(8)
     praise, blame = {1: 2, 2: 2, 3: 1}, {2: 1, 3: 2, 5: 1}
     for i in (1, 2, 3):  # Id 5 occurs once only.
         p, b = ((c.get(i, 0) + 1) / (sum(c.values()) + 7) for c in (praise, blame))
         expected[i] = np.log(p / b)
     np.testing.assert_allclose(ratios, expected, rtol=1e-5)
-    model = train.build_model("ours", ratios=ratios)
+    model = build_ngram_classifier(ratios=ratios)
     assert [w.name for w in model.trainable_variables] == ["embeddings", "kernel", "bias"]
     weights = np.linspace(-1, 1, 8)
     model.get_layer("weights").set_weights([weights[:, None]])
@@ -101,7 +110,7 @@ def test_ratios_and_the_ngram_model_equal_a_loop():
 
 # --- Scores ---
 def test_the_scores_equal_those_from_states_of_prefixes(model):
-    posts, changes = train.state_saliency(model, IDS), train.change_saliency(model, IDS, alone=0)
+    posts, changes = state_saliency(model, IDS), change_saliency(model, IDS, alone=0)
     probability = model.predict(IDS, verbose=0)[:, 0]
     for row, post, change, p in zip(IDS, posts, changes, probability, strict=True):
         closer, length, moved = 0, 0, 0
@@ -115,7 +124,7 @@ def test_the_scores_equal_those_from_states_of_prefixes(model):
 
 
 def test_invariants_of_the_scores(model):
-    reader = train.build_reader(model)
+    reader = build_reader(model)
     probability, closer, moved = reader.predict_on_batch(IDS)
     bias = model.get_layer("decision").get_weights()[1][0]
     log_odds = np.log(probability / (1 - probability))[:, 0]
@@ -134,12 +143,12 @@ def test_invariants_of_the_scores(model):
 
 
 def test_a_review_without_a_known_word_scores_0(model):
-    for scores in (train.state_saliency, train.change_saliency):
+    for scores in (state_saliency, change_saliency):
         assert not scores(model, np.zeros((1, 4), "int32")).any()
 
 
 def test_effects_of_single_words(model):
-    effects = train.word_effects(model)
+    effects = word_effects(model)
     alone = [
         sum((after @ weights)[0] for _, after, weights in states_by_prefix(model, [word]))
         for word in range(10)
@@ -147,14 +156,14 @@ def test_effects_of_single_words(model):
     np.testing.assert_allclose(effects, alone, atol=1e-5)
     assert effects[0] == 0
     sign = np.sign(model.predict(IDS, verbose=0) - 0.5)
-    added = train.change_saliency(model, IDS, 2) - train.change_saliency(model, IDS, 0)
+    added = change_saliency(model, IDS, 2) - change_saliency(model, IDS, 0)
     np.testing.assert_allclose(added, 2 * sign * effects[IDS], atol=1e-5)
 
 
 # --- Methods ---
 @pytest.fixture(scope="module")
 def subject(model):
-    return faithfulness.Subject(model, train.build_reader(model), train.word_effects(model))
+    return faithfulness.Explainer(model)
 
 
 def test_gradients_equal_finite_differences(model, subject):
@@ -201,11 +210,9 @@ def test_occlusion_is_the_review_without_the_word(model, subject):
 
 
 def test_one_path_for_the_studys_scores_and_the_copied_ones(model, subject):
-    np.testing.assert_allclose(
-        subject.scores("state", IDS), train.state_saliency(model, IDS), atol=1e-5
-    )
+    np.testing.assert_allclose(subject.scores("state", IDS), state_saliency(model, IDS), atol=1e-5)
     for method, alone in (("change", 0), ("change+alone", 1)):
-        expected = train.change_saliency(model, IDS, alone)
+        expected = change_saliency(model, IDS, alone)
         np.testing.assert_allclose(subject.scores(method, IDS), expected, atol=1e-5)
 
 
@@ -218,7 +225,7 @@ class Linear:
     def sign(self, ids):
         return np.sign(self.worth[ids].sum(1)).astype(int)
 
-    def sureness(self, ids, sign):
+    def confidence(self, ids, sign):
         return 1 / (1 + np.exp(-sign * self.worth[ids].sum(1)))
 
 
@@ -274,7 +281,7 @@ def test_precision_by_hand():
 
 def test_bootstrap_is_as_wide_as_a_normal_interval():
     values = np.random.default_rng(4).normal(3, 2, 400)
-    found = faithfulness.bootstrap(values)
+    found = faithfulness.mean_over_reviews(values)
     assert found["value"] == pytest.approx(values.mean()) and found["n"] == 400
     half = 1.96 * values.std() / 20
     assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.15)
@@ -313,7 +320,7 @@ def test_record_of_a_run(smoke_run):
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
     words = json.loads((run_dir / "words.json").read_text())
     test = reviews.load("test", 60)
-    ids = train.encode([r.words for r in test], words["vocabulary"], words["max_words"])
+    ids = dataset.encode([r.words for r in test], words["vocabulary"], words["max_words"])
     right = (model.predict(ids, verbose=0)[:, 0] >= 0.5) == [r.label for r in test]
     assert metrics["accuracy"]["value"] == right.mean() and metrics["accuracy"]["n"] == 60
 
@@ -359,7 +366,7 @@ def test_ours_learns_and_explains(table, tmp_path, capsys, error_of):
     model = keras.saving.load_model(run_dir / "model.keras", compile=False)
     words = [word["word"] for word in result["words"]]
     for place in range(len(words)):
-        ids = [train.ngram_ids(some) for some in (words, words[:place] + words[place + 1 :])]
+        ids = [ngram_ids(some) for some in (words, words[:place] + words[place + 1 :])]
         whole, less = (model.predict(np.array([row]), verbose=0)[0, 0] for row in ids)
         expected = (whole - less) * (1 if whole >= 0.5 else -1)
         assert result["words"][place]["score"] == pytest.approx(expected, abs=1e-4)
@@ -370,16 +377,13 @@ def test_ours_learns_and_explains(table, tmp_path, capsys, error_of):
 
 def test_bad_flags_are_one_line(error_of, tmp_path):
     flags = ["--smoke", "--run-dir", str(tmp_path / "run")]
-    assert "start at 1" in error_of(train.main, [*flags, "--epochs", "0"])
-    assert "start at 1" in error_of(train.main, [*flags, "--max-words", "0"])
+    assert "at least 1" in error_of(train.main, [*flags, "--epochs", "0"])
+    assert "at least 1" in error_of(train.main, [*flags, "--max-words", "0"])
     assert "given with --data" in error_of(train.main, [*flags, "--columns", "a", "b"])
     assert "no states" in error_of(train.main, [*flags, "--model", "ours", "--cell", "gru"])
     assert "lower --min-count" in error_of(train.main, [*flags, "--min-count", "9999"])
     ids = {part: np.array([[1, 0], [0, 0]]) for part in ("valid", "test")}
-    subjects = [(keras.Model, None, None)] * 2
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faithfulness, "Subject", lambda *_: None)
-        said = error_of(faithfulness.study, subjects, ids, {"valid": None, "test": None}, 5)
+    said = error_of(faithfulness.study, None, None, ids, {"valid": None, "test": None}, 5)
     assert "no valid review has two known words" in said
     assert not (tmp_path / "run").exists()
 
@@ -401,7 +405,7 @@ def test_nine_sentences_show_words_and_marks(smoke_run, capsys, monkeypatch):
 def test_colours_tell_sign_and_strength():
     words = [{"word": w, "score": s} for w, s in (("好", 0.6), ("差", -0.3), ("的", 0.01))]
     result = {"text": "好差的", "label": "positive", "probability": 0.9, "words": words}
-    plain, coloured = (predict.in_terminal(result, colour) for colour in (False, True))
+    plain, coloured = (predict.in_terminal(result, in_colour) for in_colour in (False, True))
     assert "好+++ 差-- 的" in plain and "好 +0.600" in plain and "差 -0.300" in plain
     assert "\x1b[30;48;5;120m好" in coloured and "\x1b[30;48;5;217m差" in coloured
     assert coloured.count("\x1b[0m") == 2
@@ -429,27 +433,18 @@ def test_json_and_page_in_a_fresh_process(smoke_run, tmp_path):
     tags, parser = [], HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append(tag)
     parser.feed(page)
-    assert tags.count("p") == 3 and tags.count("b") == 2 and "&lt;" in page
+    assert tags.count("p") == 3 and tags.count("h2") == 2 and "&lt;" in page
     assert "http" not in page and "<script" not in page
 
 
-def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, monkeypatch, capsys):
+def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, capsys):
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(predict.SENTENCES), encoding="utf-8")
-    flags = ["--run-dir", str(smoke_run[0]), "--json", "--file", str(file)]
-    shown, sizes, explain_words = [], [], predict.explain_words
-
-    def counted(subject, reviews, *settings):
-        sizes.append(len(reviews))
-        return explain_words(subject, reviews, *settings)
-
-    monkeypatch.setattr(predict, "explain_words", counted)
-    for size in (100, 4):
-        monkeypatch.setattr(predict, "BATCH", size)
-        assert predict.main(flags) == []  # Nothing is kept but for a page.
-        shown.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
-    assert [x["text"] for x in shown[1]] == predict.SENTENCES and sizes == [9, 4, 4, 1]
-    for one, other in zip(*shown, strict=True):
+    assert predict.main(["--run-dir", str(smoke_run[0]), "--json", "--file", str(file)]) == []
+    at_once = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [x["text"] for x in at_once] == predict.SENTENCES
+    few = list(evaluate.explain(smoke_run[0], predict.SENTENCES, batch_size=4))
+    for one, other in zip(at_once, few, strict=True):
         scores = [[word["score"] for word in x["words"]] for x in (one, other)]
         np.testing.assert_allclose(*scores, atol=2e-4)
 
@@ -457,7 +452,7 @@ def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, m
 def test_bad_texts_are_one_line(smoke_run, tmp_path, error_of, capsys):
     run_dir = ["--run-dir", str(smoke_run[0])]
     assert "the text is empty" in error_of(predict.main, [*run_dir, "  "])
-    assert "not both" in error_of(predict.main, [*run_dir, "好", "--file", "a.txt"])
+    assert "not allowed with" in error_of(predict.main, [*run_dir, "好", "--file", "a.txt"])
     assert "no known word" in error_of(predict.main, [*run_dir, "hello"])
     for path in (tmp_path, tmp_path / "none" / "page.html"):
         said = error_of(predict.main, [*run_dir, "好", "--html", str(path)])
