@@ -8,132 +8,119 @@ python custom_loss/predict.py --json --ask "怎么开发票" "到哪了"
 A run that was trained with only some of the losses does what it can.
 """
 
-import argparse
 import json
-import sys
-from collections import Counter
 from pathlib import Path
+
+import common.backend  # noqa: F401  # Before Keras.
 
 import numpy as np
 
-from common.pictures import UNREADABLE
-from common.run import fail, find_run, load_file, run_script
-from custom_loss.digits import apply, draw_neighbours
-from custom_loss.texts import LENGTH, encode, encode_question
+from common import cli
+from common.cli import note
+from common.folders import find_run
+from common.images import UNREADABLE
+from custom_loss.evaluate import NUM_NEIGHBOURS, Faq, draw_neighbours, find_neighbours
 from data import glyphs
-from data.mnist import read_picture
+from data.mnist import read_image
 
-NEAREST, ANSWERS = 5, 3
-
-
-class Faq:
-    """The encoders of a run and its answers."""
-
-    def __init__(self, run_dir):
-        self.saved = load_file(run_dir / "faq.json")
-        self.question_encoder = load_file(run_dir / "question_encoder.keras")
-        answers = encode(self.saved["answers"], self.saved["vocabulary"], LENGTH)
-        encoder = load_file(run_dir / "answer_encoder.keras")
-        self.vectors = apply(encoder, answers)
-
-    def ask(self, question):
-        """The best answers with their cosines. Raises ValueError for an unreadable question."""
-        ids = encode_question(question, self.saved["vocabulary"], LENGTH)
-        if len(question.strip()) > LENGTH:
-            print(f"{question[:10]}...: {LENGTH} characters are read", file=sys.stderr)
-        cosines = self.vectors @ apply(self.question_encoder, ids)[0]
-        best = np.argsort(-cosines, kind="stable")[:ANSWERS]
-        return [(self.saved["answers"][i], float(cosines[i])) for i in best]
-
-
-def find_neighbours(run_dir, pictures):
-    """[(label, its votes, [(place in the gallery, label, distance), ...]), ...] and the gallery.
-
-    The label is that of most neighbours, among equals that of the nearest: it can be a 7, 8 or 9,
-    which the network never saw.
-    """
-    model, gallery = load_file(run_dir / "digits.keras"), load_file(run_dir / "gallery.npz")
-    known, _ = apply(model, gallery["pictures"])
-    features, _ = apply(model, pictures[..., None])
-    found = []
-    for feature in features:
-        distances = np.sqrt(np.square(known - feature).sum(-1))
-        nearest = np.argsort(distances, kind="stable")[:NEAREST].tolist()
-        rows = [(i, int(gallery["labels"][i]), float(distances[i])) for i in nearest]
-        [(label, votes)] = Counter(label for _, label, _ in rows).most_common(1)
-        found.append((label, votes, rows))
-    return found, gallery["pictures"][..., 0]
-
-
-def read_digits(paths):
-    pictures = []
-    for path in paths:
-        try:
-            pictures.append(read_picture(path))
-            if not pictures[-1].any():
-                raise ValueError("no digit to be seen in it")
-        except UNREADABLE as error:
-            fail(f"{path}: {error}")
-    return np.stack(pictures)
+NUM_DEMO_DIGITS = 4
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser_of_predict(__doc__)
     add = parser.add_argument
     add("--ask", nargs="+", default=[], metavar="QUESTION", help="questions to answer")
-    add("--digit", nargs="+", default=[], type=Path, metavar="IMAGE", help="pictures of a digit")
-    add("--run-dir", type=Path, metavar="RUN", help="default: the newest run")
-    add("--json", action="store_true", help="one JSON object a line")
+    add("--digit", nargs="+", default=[], type=Path, metavar="IMAGE", help="images of a digit")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
     run_dir = find_run("custom_loss", args.run_dir)
-    demo = not args.ask and not args.digit
-    can_ask, can_see = (run_dir / "faq.json").exists(), (run_dir / "digits.keras").exists()
-    if args.ask and not can_ask:
-        fail(f"{run_dir} was trained without --loss triplet: it has no answers")
+    is_demo = not args.ask and not args.digit
+    can_answer = (run_dir / "faq.json").exists()
+    can_see = (run_dir / "digits.keras").exists()
+    if args.ask and not can_answer:
+        cli.fail(f"{run_dir} was trained without --loss triplet: it has no answers")
     if args.digit and not can_see:
-        fail(f"{run_dir} was trained with --loss triplet alone: it knows no digits")
+        cli.fail(f"{run_dir} was trained with --loss triplet alone: it knows no digits")
     lines = []
-    if args.ask or (demo and can_ask):
-        faq = Faq(run_dir)
-        asked = faq.saved["examples"] if demo else [(question, None) for question in args.ask]
-        for question, right in asked:
-            try:
-                lines.append({"question": question, "right": right, "answers": faq.ask(question)})
-            except ValueError as error:
-                fail(error)
-    if args.digit or (demo and can_see):
-        pictures = glyphs.load("test", 4)[0] if demo else read_digits(args.digit)
-        found, gallery = find_neighbours(run_dir, pictures)
-        names = [f"drawn digit {i + 1}" for i in range(4)] if demo else map(str, args.digit)
-        for name, (label, votes, nearest) in zip(names, found, strict=True):
-            neighbours = [{"label": near, "distance": far} for _, near, far in nearest]
-            line = {"path": name, "label": label, "votes": votes}
-            lines.append(line | {"neighbours": neighbours})
-        if not args.json:
-            path = run_dir / "predictions.png"
-            draw_neighbours(path, pictures, gallery, found)
-            print(f"picture: {path}", file=sys.stderr)
+    if args.ask or (is_demo and can_answer):
+        lines += answer(run_dir, args.ask)
+    if args.digit or (is_demo and can_see):
+        lines += compare_digits(run_dir, args.digit, draw=not args.json)
     for line in lines:
         print(json.dumps(line, ensure_ascii=False) if args.json else as_text(line))
     return lines
 
 
+# --- Questions ---
+def answer(run_dir, questions):
+    """A dict for each question; without questions, for those that the run kept as examples."""
+    faq = Faq(run_dir)
+    asked = [(question, None) for question in questions] or faq.examples
+    lines = []
+    for question, right in asked:
+        try:
+            answers = faq.ask(question)
+        except ValueError as error:
+            cli.fail(error)
+        lines.append({"question": question, "right": right, "answers": answers})
+    return lines
+
+
+# --- Digits ---
+def compare_digits(run_dir, paths, draw):
+    """A dict for each image; without paths, for some drawn digits."""
+    if paths:
+        images = read_digits(paths)
+        names = [str(path) for path in paths]
+    else:
+        images, _ = glyphs.load("test", NUM_DEMO_DIGITS)
+        names = [f"drawn digit {i + 1}" for i in range(NUM_DEMO_DIGITS)]
+    neighbours, gallery = find_neighbours(run_dir, images)
+    if draw:
+        path = run_dir / "predictions.png"
+        draw_neighbours(path, images, gallery, neighbours)
+        note(f"image: {path}")
+    lines = []
+    for name, (label, votes, nearest) in zip(names, neighbours, strict=True):
+        near = [{"label": label, "distance": distance} for _, label, distance in nearest]
+        lines.append({"path": name, "label": label, "votes": votes, "neighbours": near})
+    return lines
+
+
+def read_digits(paths):
+    images = []
+    for path in paths:
+        try:
+            image = read_image(path)
+            if not image.any():
+                raise ValueError("no digit to be seen in it")
+        except UNREADABLE as error:
+            cli.fail(f"{path}: {error}")
+        images.append(image)
+    return np.stack(images)
+
+
+# --- Showing ---
 def as_text(line):
     if "question" in line:
-        rows = [line["question"]]
-        for answer, cosine in line["answers"]:
-            mark = "  <- the right one" if answer == line["right"] else ""
-            rows.append(f"    {cosine:6.3f}  {answer}{mark}")
-        return "\n".join(rows)
+        return answers_as_text(line)
     near = ", ".join(f"{row['label']} at {row['distance']:.2f}" for row in line["neighbours"])
-    return f"{line['path']}: {line['label']}, as {line['votes']} of {NEAREST} neighbours: {near}"
+    votes = f"{line['votes']} of {NUM_NEIGHBOURS} neighbours"
+    return f"{line['path']}: {line['label']}, as {votes}: {near}"
+
+
+def answers_as_text(line):
+    rows = [line["question"]]
+    for text, cosine in line["answers"]:
+        mark = ""
+        if text == line["right"]:
+            mark = "  <- the right one"
+        rows.append(f"    {cosine:6.3f}  {text}{mark}")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run(main)

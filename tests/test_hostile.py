@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 import captcha_xception.dataset
-import custom_loss.texts
+import custom_loss.dataset
 import dog_finetune.pictures
 import linux_undelete.predict
 import rnn_saliency.dataset
@@ -141,8 +141,8 @@ LOADERS = {
     "answers": (ANSWERS, "a.answer", cloze.read_answers),
     "stories": (RUNNING, "a.txt", cloze.read_stories),
     "packed stories": (gzip.compress(RUNNING), "a.gz", cloze.read_stories),
-    "questions and answers": (PAIRS, "a.tsv", custom_loss.texts.read_pairs),
-    "running text": (RUNNING, "a.txt", custom_loss.texts.read_pairs),
+    "questions and answers": (PAIRS, "a.tsv", custom_loss.dataset.read_pairs),
+    "running text": (RUNNING, "a.txt", custom_loss.dataset.read_pairs),
     "csv": (TABLE, "a.csv", rnn_saliency.dataset.read_table),
     "tsv": ("很好\t1\n差\t0\n".encode(), "a.tsv", rnn_saliency.dataset.read_table),
     "xls": (sheet("很好, 喜欢", "还可以"), "a.xls", workbook),

@@ -3,18 +3,29 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from keras import layers, ops
 from PIL import Image
 
 from custom_loss import predict, train
+from custom_loss.model import (
+    SmoothedCrossentropy,
+    TripletModel,
+    build_center_layer_model,
+    build_center_model,
+    build_encoder,
+    build_model,
+    build_triplet_model,
+    output_is_loss,
+    smoothed_crossentropy,
+    unit_vectors,
+)
 from data import faq, glyphs, mnist
 
-ROOT = Path(__file__).resolve().parents[2]
 EPSILON, MARGIN, WEIGHT = 0.1, 0.1, 0.2
 EAGER = keras.backend.backend() != "jax"  # Which compiles an LSTM at each eager call.
 
@@ -106,9 +117,9 @@ def test_smoothing_has_one_value_in_all_forms(epsilon):
     expected = smoothing_by_hand(classes, probabilities, epsilon)
     probabilities = probabilities.astype("float32")
     targets = one_hot(classes, 7)
-    post = ops.convert_to_numpy(train.smoothed_crossentropy(targets, probabilities, epsilon))
+    post = ops.convert_to_numpy(smoothed_crossentropy(targets, probabilities, epsilon))
     np.testing.assert_allclose(post, expected, rtol=1e-5)
-    today = train.smoothed_crossentropy_class()(epsilon, reduction="none")
+    today = SmoothedCrossentropy(epsilon, reduction="none")
     np.testing.assert_allclose(
         ops.convert_to_numpy(today(classes, probabilities)), expected, rtol=1e-5
     )
@@ -116,7 +127,7 @@ def test_smoothing_has_one_value_in_all_forms(epsilon):
     theirs = ops.convert_to_numpy(keras_loss(targets, probabilities))
     np.testing.assert_allclose(theirs, expected, rtol=1e-4)
     for some in (classes, classes[:, None]):  # As CIFAR's labels come, too.
-        mean = train.smoothed_crossentropy_class()(epsilon)(some, probabilities)
+        mean = SmoothedCrossentropy(epsilon)(some, probabilities)
         assert float(mean) == pytest.approx(expected.mean(), rel=1e-5)
 
 
@@ -131,9 +142,9 @@ def softmax_model(loss):
 
 def test_smoothing_has_one_gradient_in_all_forms(small):
     x, classes = small["pictures"], small["classes"]
-    post = softmax_model(train.smoothed_crossentropy)
+    post = softmax_model(smoothed_crossentropy)
     theirs = softmax_model(keras.losses.CategoricalCrossentropy(label_smoothing=EPSILON))
-    today = softmax_model(train.smoothed_crossentropy_class()())
+    today = softmax_model(SmoothedCrossentropy())
     gradient = gradient_of(post, x, one_hot(classes))
     assert_same_gradients(gradient, gradient_of(theirs, x, one_hot(classes)))
     assert_same_gradients(gradient, gradient_of(today, x, classes))
@@ -145,9 +156,9 @@ def test_smoothing_is_lowest_where_the_network_is_not_quite_sure():
     shares = np.linspace(0.5, 0.9999, 2000)
     rows = np.stack([shares, *[(1 - shares) / 3] * 3], -1).astype("float32")
     targets = one_hot(np.zeros(2000, int))
-    losses = ops.convert_to_numpy(train.smoothed_crossentropy(targets, rows))
+    losses = ops.convert_to_numpy(smoothed_crossentropy(targets, rows))
     assert shares[losses.argmin()] == pytest.approx(1 - EPSILON + EPSILON / 4, abs=1e-3)
-    plain = ops.convert_to_numpy(train.smoothed_crossentropy(targets, rows, 0.0))
+    plain = ops.convert_to_numpy(smoothed_crossentropy(targets, rows, 0.0))
     assert plain.argmin() == 1999
 
 
@@ -155,7 +166,7 @@ def test_smoothing_is_lowest_where_the_network_is_not_quite_sure():
 def small_encoder():
     """With vectors of some length: the cosines of tiny ones jump at the smallest step."""
     keras.utils.set_random_seed(3)
-    encoder = train.build_encoder(20, 5, 4)
+    encoder = build_encoder(20, 5, 4)
     embedding, *rest = encoder.get_weights()
     encoder.set_weights([20 * embedding, *rest])
     return encoder
@@ -164,9 +175,9 @@ def small_encoder():
 def triplet_models(extra_dense=4, negatives="random"):
     """The post's model with its encoders, and today's, with the same weights."""
     encoder = small_encoder()
-    post, question_encoder, answer_encoder = train.build_triplet_model(encoder, extra_dense)
-    post.compile(keras.optimizers.SGD(1.0), train.output_is_loss, run_eagerly=EAGER)
-    today = train.triplet_model_class()(encoder, extra_dense, MARGIN, negatives)
+    post, question_encoder, answer_encoder = build_triplet_model(encoder, extra_dense)
+    post.compile(keras.optimizers.SGD(1.0), output_is_loss, run_eagerly=EAGER)
+    today = TripletModel(encoder, extra_dense, MARGIN, negatives)
     today.compile(keras.optimizers.SGD(1.0), run_eagerly=EAGER)
     if extra_dense:
         today.question_encoder.set_weights(question_encoder.get_weights())
@@ -232,30 +243,28 @@ def test_encoders_give_unit_vectors_whatever_the_padding(small):
         padded = encoder.predict(np.pad(small["questions"], ((0, 0), (0, 7))), verbose=0)
         np.testing.assert_allclose(np.square(plain).sum(-1), 1, rtol=1e-5)
         np.testing.assert_allclose(plain, padded, atol=1e-6)
-    zero = ops.convert_to_numpy(train.unit_vectors(np.zeros((2, 3), "float32")))
+    zero = ops.convert_to_numpy(unit_vectors(np.zeros((2, 3), "float32")))
     assert np.array_equal(zero, np.zeros((2, 3)))
 
 
 def test_the_posts_sizes():
-    post, question_encoder, answer_encoder = train.build_triplet_model(train.build_encoder())
+    post, question_encoder, answer_encoder = build_triplet_model(build_encoder())
     lstm = 4 * 64 * (128 + 64 + 1)
     assert post.count_params() == question_encoder.count_params()
     assert post.count_params() == 10_000 * 128 + lstm + 64 * 64 + 64
     assert answer_encoder.count_params() == 10_000 * 128 + lstm
-    classifier = train.build_model()
+    classifier = build_model()
     assert classifier.count_params() == 130 + 123_210 * 32 + 32 + 32 * 100 + 100
-    assert train.build_center_model(classifier).count_params() == (
-        classifier.count_params() + 100 * 32
-    )
+    assert build_center_model(classifier).count_params() == (classifier.count_params() + 100 * 32)
 
 
 # --- Center loss ---
 def center_models(activation="relu"):
     """The post's model and today's, each with its classifier, all with the same weights."""
     models = []
-    for build in (train.build_center_model, train.build_center_layer_model):
+    for build in (build_center_model, build_center_layer_model):
         keras.utils.set_random_seed(4)
-        classifier = train.build_model((6, 6, 1), 4, 3, activation)
+        classifier = build_model((6, 6, 1), 4, 3, activation)
         models += [classifier, build(classifier)]
     classifier, post, _, today = models
     centres = np.random.default_rng(0).normal(size=(4, 3))
@@ -272,7 +281,7 @@ def compile_post(model):
         keras.optimizers.SGD(1.0),
         loss={
             "probabilities": "sparse_categorical_crossentropy",
-            "distance": train.output_is_loss,
+            "distance": output_is_loss,
         },
         loss_weights={"probabilities": 1, "distance": WEIGHT},
         metrics={"probabilities": "accuracy"},
@@ -310,7 +319,7 @@ def test_flags_reach_the_networks(small):
     classes = np.arange(20) % 7
     for kind, epsilon in (("plain", 0.0), ("smoothing", 0.3), ("center", 0.0)):
         keras.utils.set_random_seed(1)
-        model = train.compiled_classifier(args, kind, 32)
+        model = train.build_classifier(args, kind)
         inputs = [pictures, classes] if kind == "center" else pictures
         expected = smoothing_by_hand(classes, model.predict(inputs, verbose=0), epsilon).mean()
         if kind == "center":
@@ -321,7 +330,7 @@ def test_flags_reach_the_networks(small):
         found = model.evaluate(inputs, classes, verbose=0, return_dict=True)["loss"]
         assert found == pytest.approx(expected, rel=1e-4)
     for extra_dense, negatives in ((64, "hard"), (None, "random")):
-        model = train.compiled_triplets(args, 50, extra_dense, negatives)
+        model = train.build_triplet_network(args, range(48), extra_dense, negatives)
         assert (model.extra_dense, model.negatives, model.margin) == (extra_dense, negatives, 0.7)
         assert model.jit_compile == (keras.backend.backend() == "jax")
 
@@ -353,8 +362,8 @@ def every_form(small):
     pictures, classes = small["pictures"], small["classes"]
     questions, answers = small["questions"], small["answers"]
     triplets = [questions, answers, np.roll(answers, -1, 0)]
-    smoothing = softmax_model(train.smoothed_crossentropy)
-    today_smoothing = softmax_model(train.smoothed_crossentropy_class()())
+    smoothing = softmax_model(smoothed_crossentropy)
+    today_smoothing = softmax_model(SmoothedCrossentropy())
     return {
         "smoothing": (smoothing, pictures, one_hot(classes)),
         "smoothing today": (today_smoothing, pictures, classes),
@@ -400,13 +409,9 @@ def test_round_trip_in_a_fresh_process(small, tmp_path):
     code = f"""if True:
         import json, keras, numpy as np
         from pathlib import Path
-        from custom_loss import train
+        from custom_loss.model import output_is_loss, smoothed_crossentropy
 
-        for register in (
-            train.smoothed_crossentropy_class, train.triplet_model_class, train.center_loss_class
-        ):
-            register()
-        functions = {{f.__name__: f for f in (train.output_is_loss, train.smoothed_crossentropy)}}
+        functions = {{f.__name__: f for f in (output_is_loss, smoothed_crossentropy)}}
         for path in sorted(Path({str(tmp_path)!r}).glob("*.keras")):
             model = keras.saving.load_model(path, custom_objects=functions)
             arrays = dict(np.load(path.with_suffix(".npz")))
@@ -454,7 +459,7 @@ def test_flags_that_make_no_sense_are_one_line(tmp_path, error_of):
     for words in bad:
         assert "expected" in error_of(train.main, [*flags, *words.split()])
     assert "--faq is for" in error_of(train.main, [*flags, "--loss", "center", "--faq", "x.tsv"])
-    assert "--data for" in error_of(train.main, [*flags, "--loss", "triplet", "--data", "x.npz"])
+    assert "--data is for" in error_of(train.main, [*flags, "--loss", "triplet", "--data", "x.npz"])
     too_large = ["--loss", "smoothing", "--batch-size", "390"]
     assert "--batch-size 390: only" in error_of(train.main, [*flags, *too_large])
     assert not (tmp_path / "run").exists()
@@ -593,11 +598,30 @@ def test_own_pictures_of_any_kind_become_mnists_kind(tmp_path):
     ways |= {"clear.png": clear, "deep.png": deep}
     for name, image in ways.items():
         image.save(tmp_path / name)
-    read = [mnist.read_picture(tmp_path / name).astype(float) for name in ways]
+    read = [mnist.read_image(tmp_path / name).astype(float) for name in ways]
     for picture in read:
         assert picture.shape == (28, 28) and picture.max() > 200
         assert np.flatnonzero(picture.any(1)).size == 20 and np.abs(picture - read[0]).mean() < 8
     small = glyphs.load("test", 1)[0][0]
     for name, array in (("small.png", small), ("inverted.png", 255 - small)):
         Image.fromarray(array).save(tmp_path / name)
-        assert np.array_equal(mnist.read_picture(tmp_path / name), small)
+        assert np.array_equal(mnist.read_image(tmp_path / name), small)
+
+
+@pytest.mark.parametrize("name", ["smoothing", "center", "triplet"])
+def test_models_saved_by_an_older_version_still_load(name):
+    """Saved with their losses when the classes stood inside functions (commit 1fae3ac)."""
+    folder = ROOT / "tests" / "custom_loss" / "saved_by_1fae3ac"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 6, 6, 1)).astype("int32")
+    classes = (np.arange(6) % 4).astype("int32")
+    questions = rng.integers(1, 20, (5, 6)).astype("int32")
+    answers = rng.integers(1, 20, (5, 8)).astype("int32")
+    inputs = {
+        "smoothing": (images, classes),
+        "center": ([images, classes], classes),
+        "triplet": ((questions, answers), None),
+    }[name]
+    model = keras.saving.load_model(folder / f"{name}.keras")
+    expected = json.loads((folder / "losses.json").read_text())[name]
+    assert loss_of(model, *inputs) == pytest.approx(expected, rel=1e-5)
