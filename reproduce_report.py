@@ -95,7 +95,7 @@ def section(experiment, jobs):
         "name": experiment,
         "about": " ".join(first_paragraph.split()),
         "post": None,
-        "charts": charts([(job.seed, job.record["history"]) for job in jobs_with_record]),
+        "charts": charts([job.record["history"] for job in jobs_with_record]),
         "images": [],
         "runs": [run(job) for job in jobs],
     }
@@ -162,14 +162,14 @@ def images(job):
 
 # --- Curves ---
 def charts(histories):
-    """One chart per metric: training dashed, validation solid, every seed a line of its own.
+    """One chart per metric: training dashed, validation solid, every run a line of its own.
 
     Args:
-        histories: (seed, history) of each run. Texts in a history entry name the network that it
-            belongs to, where a run trains several.
+        histories: of the runs. Texts in a history entry name the network that it belongs to,
+            where a run trains several.
     """
     curves = {}  # {metric: {(network, is validation): [line, ...]}}, a line is [(epoch, value)].
-    for _, history in histories:
+    for history in histories:
         for training in split_at_restarts(history):
             for (metric, network, validation), line in lines_of(training).items():
                 lines = curves.setdefault(metric, {}).setdefault((network, validation), [])
