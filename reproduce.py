@@ -5,16 +5,15 @@
     python reproduce.py --only dropout_demo --preset full --seeds 0 1 2
 
 An experiment is a folder with a train.py. Its train.py and predict.py run in processes of
-their own; their output goes to runs/EXPERIMENT/NAME.log. At the end: one table here and
-runs/report.html. What the same commit has already recorded is not run again, and what was
-stopped goes on where it stopped. A number of a row that the repository has records of is told to
-lie inside or outside the interval that the mean of so many new seeds should hit.
+their own; their output goes to runs/EXPERIMENT/NAME.log. At the end there is a table here and a
+page, runs/report.html. What the same commit has recorded is not run again, and a stopped run is
+resumed. Where the repository has records of a row, the table says whether the new number lies in
+the interval that the mean of so many new seeds should hit.
 """
 
 import argparse
 import datetime
 import json
-import math
 import os
 import shlex
 import shutil
@@ -23,38 +22,66 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
-from itertools import count
+from itertools import zip_longest
 from pathlib import Path
 
-from common.run import fail, run_script, write_text
-from common.table import row_interval, table_lines
-from report import page, read_log
+from common import cli
+from common.files import ROOT, write_text
+from common.folders import RUNS
+from common.git import git_state
+from common.jobs import (
+    FINISHED,
+    Job,
+    backend,
+    choose_folder,
+    read_committed_records,
+    read_log,
+    read_run_records,
+    recorded_arguments,
+    without_flag,
+)
+from common.table import belongs_to_the_machine, compare, table_lines
+from reproduce_report import page
 
-ROOT = Path(__file__).resolve().parent
 COLUMNS = ("experiment", "what", "post", "ours (95%)", "data", "minutes", "status")
-# Metrics that another machine cannot have again: a speed, the files that lie on it.
-OF_THE_MACHINE = "a second", "of this machine"
-FINISHED = "# finished\n"  # The last line of a log: both scripts came to their end.
 
 
-@dataclass
-class Job:
-    experiment: str
-    seed: int
-    arguments: list  # For train.py, without --run-dir and --resume.
-    run_dir: Path = None
-    resume: bool = False
-    recorded: bool = False  # The record was there before this call.
-    seconds: float = None
-    reason: str = ""  # Why it failed.
-    record: dict = None
+def main(argv=None):
+    """Returns the exit code: 0, 1 when an experiment failed, 130 when stopped."""
+    args = parse_args(argv)
+    commit, dirty = git_state()
+    jobs = []
+    for experiment in args.only:
+        for seed in dict.fromkeys(args.seeds):
+            job = Job(experiment, seed, train_arguments(args, experiment, seed))
+            choose_folder(job, preset_of(args), commit, dirty)
+            jobs.append(job)
+    start = time.monotonic()
+    try:
+        run_all(jobs)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    facts = {
+        "commit": describe_commit(commit, dirty),
+        "date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
+        "preset": preset_of(args),
+        "time": f"{(time.monotonic() - start) / 60:.1f} minutes",
+    }
+    rows = table_rows(jobs)
+    path = RUNS / "report.html"
+    write_text(path, page(facts, rows, jobs))
+    print(f"\n{text_table(rows)}\n\nreport: {path}")
+    compared = [row["inside"] for row in rows if row["inside"] is not None]
+    if compared:
+        inside = compared.count(True)
+        print(f"{inside} of {len(compared)} numbers are where the recorded ones let expect them")
+    if any(job.failure for job in jobs):
+        return 1
+    return 0
 
-    @property
-    def log(self):
-        return self.run_dir.with_name(self.run_dir.name + ".log")
 
-
+# --- Command line ---
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,21 +93,31 @@ def parse_args(argv=None):
     add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     add("--data-root", type=Path, metavar="DIR", help="your data: one sub-folder per experiment")
     args = parser.parse_args(argv)
-    names = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
-    for name in args.only or ():
-        if name not in names:
-            fail(f"no experiment {name}: there are {', '.join(names)}")
-    args.only = [name for name in names if name in (args.only or names)]
+    experiments = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+    if args.only is None:
+        args.only = experiments
+    for name in args.only:
+        if name not in experiments:
+            cli.fail(f"no experiment {name}: there are {', '.join(experiments)}")
+    args.only = [name for name in experiments if name in args.only]
     data_root = args.data_root
     if data_root and not any((data_root / name).exists() for name in args.only):
-        fail(f"{data_root} has none of the sub-folders {', '.join(args.only)}")
+        cli.fail(f"{data_root} has none of the sub-folders {', '.join(args.only)}")
     return args
 
 
+def preset_of(args):
+    if args.smoke:
+        return "smoke"
+    return args.preset
+
+
 def train_arguments(args, experiment, seed):
-    """Only what differs from train.py's defaults, so that a run made by hand counts too."""
-    words = ["--smoke"] if args.smoke else []
-    if args.preset != "quick" and not args.smoke:
+    """Only what differs from train.py's defaults, so that a run made by hand counts, too."""
+    words = []
+    if args.smoke:
+        words.append("--smoke")
+    elif args.preset != "quick":
         words += ["--preset", args.preset]
     if seed:
         words += ["--seed", str(seed)]
@@ -89,155 +126,216 @@ def train_arguments(args, experiment, seed):
     return words
 
 
-def without(words, flag):
-    """The words, less the flag and its value."""
-    at = words.index(flag) if flag in words else len(words)
-    return words[:at] + words[at + 2 :]
+def describe_commit(commit, dirty):
+    text = commit or "none"
+    if dirty:
+        text += " and uncommitted changes"
+    return text
 
 
-def recorded_arguments(record):
-    """The words that train.py was given, without those that only say where."""
-    words = [word for word in shlex.split(record["command"])[2:] if word != "--resume"]
-    return without(words, "--run-dir")
+# --- Running ---
+def run_all(jobs):
+    """Runs every job that an earlier call did not complete."""
+    records = {}
+    for job in jobs:
+        records[job.experiment] = [
+            *read_run_records(job.experiment).values(),
+            *read_committed_records(job.experiment),
+        ]
+    progress = Progress()
+    for index, job in enumerate(jobs):
+        title = f"[{index + 1}/{len(jobs)}] {job.experiment} seed {job.seed}"
+        if job.complete:
+            progress.say(f"{title}: recorded before")
+            continue
+        progress.begin(title, job, seconds_left(jobs[index:], jobs, records))
+        run_job(job, progress)
+        progress.end(job)
 
 
-def git_state():
-    """The commit, and whether files differ from it."""
-
-    def git(*words):
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout
-
-    changed = git("status", "-s", "--", ".", ":!*/results", ":!*.md")  # As a record has it.
-    return git("rev-parse", "--verify", "-q", "HEAD")[:12].strip(), bool(changed)
-
-
-def read_records(experiment):
-    """Every record of the experiment that is on this disk, with its path."""
-    for pattern in (f"runs/{experiment}/*/record.json", f"{experiment}/results/*-seed*.json"):
-        for path in sorted(ROOT.glob(pattern)):
-            try:
-                yield path, json.loads(path.read_bytes())
-            except ValueError:
-                fail(f"{path} is no intact record: remove it")
-
-
-def backend():
-    return os.environ.get("KERAS_BACKEND") or "tensorflow"
-
-
-def data_is_newer(job, record_path):
-    """Whether a file of the job's --data was changed after the run began."""
-    if "--data" not in job.arguments:
-        return False
-    data = ROOT / job.arguments[job.arguments.index("--data") + 1]
-    paths = [data]
-    for folder, _, names in os.walk(data, followlinks=True):
-        paths += [Path(folder, name) for name in names]
-    newest = max((path.stat().st_mtime for path in paths if path.exists()), default=0)
-    return newest > record_path.with_name("arguments.json").stat().st_mtime  # Of the start.
-
-
-def choose_run(job, name, commit, dirty):
-    """Finds the job's record, else its stopped run, else a folder that is free."""
-    runs = ROOT / "runs" / job.experiment
-    runs.mkdir(parents=True, exist_ok=True)
-    for path, record in read_records(job.experiment):
-        same = (record["commit"], record["dirty"], dirty) == (commit, False, False) and commit
-        same = same and record["backend"] == backend() and path.is_relative_to(runs)
-        same = same and recorded_arguments(record) == job.arguments
-        if same and not data_is_newer(job, path):
-            job.run_dir, job.record, job.recorded = path.parent, record, True
-            return
-    first = f"# {commit}{'+' * dirty}, {backend()}: train.py {shlex.join(job.arguments)}\n"
-    for number in count():
-        job.run_dir = runs / (f"{name}-seed{job.seed}" + (f"-{number}" if number else ""))
-        if not job.run_dir.exists() or not any(job.run_dir.iterdir()):
-            job.log.write_text(first)
-            return
-        files = {path.name for path in job.run_dir.iterdir()}
-        stopped = "arguments.json" in files and "record.json" not in files and job.log.exists()
-        if stopped and job.log.read_text().startswith(first):
-            job.resume = True
-            return
-
-
-def run_process(command, log, tick):
-    """Runs a command with its output added to the log; calls tick() while it runs."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"} | os.environ
-    quiet["KERAS_BACKEND"] = backend()  # Whatever ~/.keras/keras.json says.
-    with log.open("a") as output:
-        print("$", shlex.join(["python", *command]), file=output, flush=True)
-        # Its own process group: on Ctrl-C only this process hears it, and ends the whole group.
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=quiet,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,
-        )
-        try:
-            while True:
-                try:
-                    return process.wait(timeout=0.5)
-                except subprocess.TimeoutExpired:
-                    tick()
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-                try:
-                    process.wait(timeout=10)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-
-
-def run_job(job, tick):
-    """train.py, then predict.py; leaves the record or the reason why there is none."""
+def run_job(job, progress):
+    """Runs train.py and predict.py. The job gets its record, or the reason why there is none."""
     start = time.monotonic()
-    run_dir = ["--run-dir", os.path.relpath(job.run_dir, ROOT)]
-    resume = ["--resume"] if job.resume else []
-    commands = [[f"{job.experiment}/predict.py", *run_dir]]
-    if not job.recorded:
-        commands.insert(0, [f"{job.experiment}/train.py", *job.arguments, *run_dir, *resume])
-    for command in commands:
-        code = run_process(command, job.log, tick)
+    for command in commands_of(job):
+        code = run_process(command, job.log, progress)
         if code:
-            signalled = f"ended by {signal.Signals(-code).name} after: " if code < 0 else ""
-            job.reason = f"{Path(command[0]).name}: {signalled}{last_line(job.log)}"
+            job.failure = describe_failure(command, code, job.log)
             break
-    else:
+    if not job.failure:
         with job.log.open("a") as log:
             log.write(FINISHED)
     try:
         job.record = json.loads((job.run_dir / "record.json").read_bytes())
     except (OSError, ValueError) as error:
-        job.reason = job.reason or f"train.py left no record: {error}"
+        if not job.failure:
+            job.failure = f"train.py left no record: {error}"
     job.seconds = time.monotonic() - start
+
+
+def commands_of(job):
+    """The command lines of a job, without the interpreter. Only what is not recorded is trained."""
+    run_dir = ["--run-dir", os.path.relpath(job.run_dir, ROOT)]
+    train = [f"{job.experiment}/train.py", *job.arguments, *run_dir]
+    predict = [f"{job.experiment}/predict.py", *run_dir]
+    if job.recorded:
+        return [predict]
+    if job.resume:
+        train.append("--resume")
+    return [train, predict]
+
+
+def describe_failure(command, code, log):
+    script = Path(command[0]).name
+    if code < 0:
+        return f"{script}: ended by {signal.Signals(-code).name} after: {last_line(log)}"
+    return f"{script}: {last_line(log)}"
 
 
 def last_line(log):
     return read_log(log).strip().split("\n")[-1]
 
 
-def expected_seconds(job, jobs):
-    """From this call's runs of the experiment, records of the same command, other runs of this
-    call, in this order; None: nobody knows.
+def run_process(command, log, progress):
+    """Runs a command with its output added to the log. Returns its exit code."""
+    environment = dict(os.environ)
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment["KERAS_BACKEND"] = backend()  # Whatever ~/.keras/keras.json says.
+    with log.open("a") as output:
+        print("$", shlex.join(["python", *command]), file=output, flush=True)
+        # In a process group of its own it does not hear Ctrl-C: this process hears it, and then
+        # stops the whole group.
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        try:
+            return wait_for(process, log, progress)
+        finally:
+            stop(process)
+
+
+def wait_for(process, log, progress):
+    while True:
+        try:
+            return process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            progress.update(log)
+
+
+def stop(process):
+    """Ends a process and its children, if it is still running: first as Ctrl-C would."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+# --- Progress ---
+class Progress:
+    """Tells how far the jobs are: a terminal sees one moving line, a file one line per event."""
+
+    def __init__(self):
+        self.is_terminal = sys.stdout.isatty()
+        self.start = time.monotonic()
+        self.title = ""  # Of the job that runs.
+        self.job_start = self.start
+        self.seconds_left = None  # At the start of the job that runs.
+
+    def begin(self, title, job, seconds_left):
+        """Tells that a job starts.
+
+        Args:
+            title: names the job.
+            seconds_left: what this job and all that follow will take; None where nobody knows.
+        """
+        self.title = title
+        self.job_start = time.monotonic()
+        self.seconds_left = seconds_left
+        if not self.is_terminal:
+            event = "started"
+            if job.resume:
+                event = "goes on"
+            self.say(f"{title}: {event}{self.time_left()}")
+
+    def update(self, log):
+        """Shows the last line of the job's log. It is called twice a second."""
+        if not self.is_terminal:
+            return
+        passed = clock(time.monotonic() - self.start)
+        text = f"{self.title}  {passed}{self.time_left()}  {last_line(log)}"
+        width = shutil.get_terminal_size().columns - 1
+        self.clear_line()
+        print(text[:width], end="", flush=True)
+
+    def end(self, job):
+        outcome = "finished"
+        if job.failure:
+            outcome = f"failed: {job.failure}"
+        self.say(f"{self.title}: {outcome} ({clock(job.seconds)})")
+
+    def say(self, text):
+        self.clear_line()
+        print(text, flush=True)
+
+    def clear_line(self):
+        if self.is_terminal:
+            print("\r\x1b[K", end="")
+
+    def time_left(self):
+        if not self.seconds_left:
+            return ""
+        left = self.seconds_left - (time.monotonic() - self.job_start)
+        return f", about {clock(max(0, left))} left"
+
+
+def seconds_left(waiting, jobs, records):
+    """How long the waiting jobs will take; None where one of them is unknown."""
+    total = 0
+    for job in waiting:
+        if job.recorded:
+            continue
+        seconds = expected_seconds(job, jobs, records[job.experiment])
+        if seconds is None:
+            return None
+        total += seconds
+    return total
+
+
+def expected_seconds(job, jobs, records):
+    """How long a job will take, judged by runs that are finished; None where there is none.
+
+    Runs of the same experiment in this call count first, then records of the same command with
+    any seed, then other runs of this call.
+
+    Args:
+        jobs: all jobs of this call.
+        records: of the job's experiment.
     """
-    wanted = without(job.arguments, "--seed")
-    done = [other for other in jobs if other.seconds and not other.recorded and not other.reason]
-    for known in (
-        [other.seconds for other in done if other.experiment == job.experiment],
-        [
-            record["seconds"]
-            for _, record in read_records(job.experiment)
-            if without(recorded_arguments(record), "--seed") == wanted
-        ],
-        [other.seconds for other in done],
-    ):
-        if known:
-            return sum(known) / len(known)
+    finished = [
+        other for other in jobs if other.seconds and not other.recorded and not other.failure
+    ]
+    same_experiment = [other.seconds for other in finished if other.experiment == job.experiment]
+    arguments = without_flag(job.arguments, "--seed")
+    same_command = [
+        record["seconds"]
+        for record in records
+        if without_flag(recorded_arguments(record), "--seed") == arguments
+    ]
+    others = [other.seconds for other in finished]
+    for seconds in (same_experiment, same_command, others):
+        if seconds:
+            return sum(seconds) / len(seconds)
+    return None
 
 
 def clock(seconds):
@@ -245,163 +343,140 @@ def clock(seconds):
     return f"{minutes}:{seconds:02}"
 
 
-def run_all(jobs):
-    """Runs what is not recorded. A terminal sees one moving line, a file one line per event."""
-    terminal, start = sys.stdout.isatty(), time.monotonic()
-
-    def say(text):
-        print(("\r\x1b[K" if terminal else "") + text, flush=True)
-
-    for number, job in enumerate(jobs, 1):
-        title = f"[{number}/{len(jobs)}] {job.experiment} seed {job.seed}"
-        if job.recorded and job.log.exists() and job.log.read_text().endswith(FINISHED):
-            say(f"{title}: recorded before")
-            continue
-        rest = [expected_seconds(other, jobs) for other in jobs[number - 1 :] if not other.recorded]
-        left = None if None in rest else sum(rest)
-        job_start = time.monotonic()
-
-        def tick(title=title, job=job, left=left, job_start=job_start):
-            if terminal:
-                now = time.monotonic()
-                eta = f", about {clock(max(0, left - now + job_start))} left" if left else ""
-                text = f"{title}  {clock(now - start)}{eta}  {last_line(job.log)}"
-                width = shutil.get_terminal_size().columns - 1
-                print(f"\r\x1b[K{text[:width]}", end="", flush=True)
-
-        if not terminal:
-            eta = f", about {clock(left)} left" if left else ""
-            say(f"{title}: {'goes on' if job.resume else 'started'}{eta}")
-        run_job(job, tick)
-        end = f"failed: {job.reason}" if job.reason else "finished"
-        say(f"{title}: {end} ({clock(job.seconds)})")
-    return time.monotonic() - start
-
-
+# --- Table ---
 def table_rows(jobs):
-    """One dict of texts for each claim that these jobs speak to, and for each failure."""
+    """One dict for each claim that these jobs measured, and for each failure.
+
+    Each has a text for every column; "inside" says whether the number agrees with the recorded
+    ones, or is None where nothing was compared.
+    """
     rows = []
     for experiment in dict.fromkeys(job.experiment for job in jobs):
-        mine = [job for job in jobs if job.experiment == experiment]
-        good = [job for job in mine if not job.reason]
-        try:
-            claims_path = ROOT / experiment / "results" / "claims.json"
-            claims = json.loads(claims_path.read_bytes()) if claims_path.exists() else []
-            for row in dict.fromkeys(job.record["row"] for job in good):
-                group = [job for job in good if job.record["row"] == row]
-                rows += claim_rows(experiment, row, group, claims)
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            good[0].reason = f"its record does not fit claims.json: {error!r}"
-        for job in mine:
-            if job.reason:
-                failed = {"what": f"seed {job.seed}", "status": f"failed: {job.reason}"}
-                rows.append({"experiment": experiment} | failed)
-    return [{name: row.get(name, "") for name in COLUMNS} for row in rows]
+        jobs_of_experiment = [job for job in jobs if job.experiment == experiment]
+        succeeded = [job for job in jobs_of_experiment if not job.failure]
+        if succeeded:
+            try:
+                rows += rows_of_experiment(experiment, succeeded)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                succeeded[0].failure = f"its record does not fit claims.json: {error!r}"
+        rows += [failure_row(job) for job in jobs_of_experiment if job.failure]
+    for row in rows:
+        row.setdefault("inside", None)
+        for name in COLUMNS:
+            row.setdefault(name, "")
+    return rows
 
 
-def claim_rows(experiment, row, jobs, claims):
+def failure_row(job):
+    return {
+        "experiment": job.experiment,
+        "what": f"seed {job.seed}",
+        "status": f"failed: {job.failure}",
+    }
+
+
+def rows_of_experiment(experiment, jobs):
+    claims = []
+    path = ROOT / experiment / "results" / "claims.json"
+    if path.exists():
+        claims = json.loads(path.read_bytes())
+    committed = read_committed_records(experiment)
+    rows = []
+    for name in dict.fromkeys(job.record["row"] for job in jobs):
+        jobs_of_row = [job for job in jobs if job.record["row"] == name]
+        committed_of_row = [record for record in committed if record["row"] == name]
+        rows += rows_of_seeds(name, jobs_of_row, claims, committed_of_row)
+    return rows
+
+
+def rows_of_seeds(name, jobs, claims, committed):
+    """The rows of jobs whose records have the same row name: they differ in their seeds only."""
     records = [job.record for job in jobs]
-    exact = [claim for claim in claims if claim["row"] == row]
-    if not exact:
-        # Your own data or sizes, or a smoke run: the same metrics, and nobody has judged them.
-        metrics = records[0]["metrics"]
-        known = {c["metric"]: c["format"] for c in claims if c["metric"] in metrics}
-        same = {"row": row, "post": "", "status": "not judged"}
-        known = known or dict.fromkeys(list(metrics)[:1], ".4g")
-        exact = [same | {"metric": name, "format": known[name]} for name in known]
-    if not exact:
-        yield {"experiment": experiment, "what": row, "status": "no metrics"}
-    before = sum(job.recorded for job in jobs)
-    found = [record for path, record in read_records(experiment) if path.parent.name == "results"]
-    committed = [record for record in found if record["row"] == row]
-    for line in table_lines(records, exact):
-        status = line["status"]
-        if records[0]["arguments"].get("smoke"):
-            status = "smoke: proves no number"
-        if before:
-            status += f"; recorded before ({before} of {len(jobs)})"
-        metric = line["what"].removeprefix(f"{row}: ")
-        [style] = {claim["format"] for claim in exact if claim["metric"] == metric}
-        status += against_recorded(committed, records, metric, style.endswith("%"))
-        ours = line.get("ours (95%)", "").replace("*", "")
-        yield line | {"experiment": experiment, "ours (95%)": ours, "status": status}
+    claims_of_row = [claim for claim in claims if claim["row"] == name]
+    if not claims_of_row:
+        claims_of_row = unjudged_claims(name, records[0]["metrics"], claims)
+    if not claims_of_row:
+        return [{"experiment": jobs[0].experiment, "what": name, "status": "no metrics"}]
+    rows = []
+    for claim in claims_of_row:
+        [row] = table_lines(records, [claim])
+        comparison = compare_with_recorded(committed, records, claim)
+        row["experiment"] = jobs[0].experiment
+        row["ours (95%)"] = row.get("ours (95%)", "").replace("*", "")
+        row["status"] = describe_status(row["status"], jobs, comparison)
+        if comparison is not None:
+            row["inside"] = comparison[0]
+        rows.append(row)
+    return rows
 
 
-def against_recorded(committed, records, metric, share=False):
-    """Whether the mean of the records is where the committed ones let expect it."""
-    old, new = (
-        [record["metrics"][metric] for record in group if metric in record["metrics"]]
-        for group in (committed, records)
-    )
-    if not old or not new or any(part in metric for part in OF_THE_MACHINE):
-        return ""
-    value, *_ = row_interval(new)
-    low, high = expected_interval(old, len(new))
-    low, high = (max(low, 0), min(high, 1)) if share else (low, high)
-    inside = low <= value <= high
-    return f"; {'inside' if inside else 'OUTSIDE'} the expected {low:.4g} to {high:.4g}"
+def unjudged_claims(name, metrics, claims):
+    """Claims for a row that claims.json does not have: a smoke run, or your own data or sizes.
 
-
-def expected_interval(numbers, num_seeds):
-    """Where the mean of so many more seeds lies 95 of 100 times or more: they vary, too.
-
-    Of one record only the test set's share of that is known.
+    It shows the metrics that claims.json judges in other rows, else the record's first metric.
     """
-    value, low, high = row_interval(numbers)
-    spread = math.sqrt(1 + len(numbers) / num_seeds)
-    return value - spread * (value - low), value + spread * (high - value)
+    formats = {}
+    for claim in claims:
+        if claim["metric"] in metrics:
+            formats[claim["metric"]] = claim["format"]
+    if not formats:
+        formats = dict.fromkeys(list(metrics)[:1], ".4g")
+    return [
+        {"row": name, "metric": metric, "post": "", "status": "not judged", "format": style}
+        for metric, style in formats.items()
+    ]
+
+
+def compare_with_recorded(committed, new, claim):
+    """Compares new records with the committed ones of their row, as `common.table.compare` does.
+
+    Returns:
+        (inside, low, high), or None where there is nothing to compare.
+    """
+    metric = claim["metric"]
+    if belongs_to_the_machine(metric):
+        return None
+    committed_metrics = [r["metrics"][metric] for r in committed if metric in r["metrics"]]
+    new_metrics = [r["metrics"][metric] for r in new if metric in r["metrics"]]
+    if not committed_metrics or not new_metrics:
+        return None
+    return compare(committed_metrics, new_metrics, is_fraction=claim["format"].endswith("%"))
+
+
+def describe_status(status, jobs, comparison):
+    if jobs[0].record["arguments"].get("smoke"):
+        status = "smoke: proves no number"
+    recorded = [job for job in jobs if job.recorded]
+    if recorded:
+        status += f"; recorded before ({len(recorded)} of {len(jobs)})"
+    if comparison is not None:
+        inside, low, high = comparison
+        place = "OUTSIDE"
+        if inside:
+            place = "inside"
+        status += f"; {place} the expected {low:.4g} to {high:.4g}"
+    return status
 
 
 def text_table(rows, width=26):
     """The rows as aligned columns; long cells are wrapped."""
-    lines = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
-    cells = [[textwrap.wrap(line[name], width) or [""] for name in COLUMNS] for line in lines]
-    widths = [max(len(part) for row in cells for part in row[i]) for i in range(len(COLUMNS))]
-    texts = []
-    for row in cells:
-        for i in range(max(map(len, row))):
-            parts = [cell[i] if i < len(cell) else "" for cell in row]
-            texts.append("  ".join(map(str.ljust, parts, widths)).rstrip())
-    texts.insert(max(map(len, cells[0])), "  ".join("-" * width for width in widths))
-    return "\n".join(texts)
-
-
-def main(argv=None):
-    """Returns the exit code: 0, 1 when an experiment failed, 130 when stopped."""
-    args = parse_args(argv)
-    commit, dirty = git_state()
-    name = "smoke" if args.smoke else args.preset
-    jobs = [
-        Job(experiment, seed, train_arguments(args, experiment, seed))
-        for experiment in args.only
-        for seed in dict.fromkeys(args.seeds)
-    ]
-    for job in jobs:
-        choose_run(job, name, commit, dirty)
-    try:
-        seconds = run_all(jobs)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    rows = table_rows(jobs)
-    facts = {
-        "commit": (commit or "none") + (" and uncommitted changes" if dirty else ""),
-        "date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
-        "preset": name,
-        "time": f"{seconds / 60:.1f} minutes",
-    }
-    path = ROOT / "runs" / "report.html"
-    write_text(path, page(ROOT, facts, COLUMNS, rows, jobs))
-    print(f"\n{text_table(rows)}\n\nreport: {path}")
-    compared = [row for row in rows if "the expected" in row["status"]]
-    if compared:
-        inside = sum("; inside the expected" in row["status"] for row in compared)
-        print(f"{inside} of {len(compared)} numbers are where the recorded ones let expect them")
-    return int(any(job.reason for job in jobs))
+    wrapped = [[[name] for name in COLUMNS]]
+    for row in rows:
+        wrapped.append([textwrap.wrap(row[name], width) for name in COLUMNS])
+    widths = []
+    for cells in zip(*wrapped, strict=True):
+        widths.append(max(len(line) for cell in cells for line in cell))
+    lines = []
+    for row in wrapped:
+        for parts in zip_longest(*row, fillvalue=""):
+            padded = [part.ljust(size) for part, size in zip(parts, widths, strict=True)]
+            lines.append("  ".join(padded).rstrip())
+    lines.insert(1, "  ".join("-" * size for size in widths))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
     # A closed terminal or a scheduler's stop ends the child, too.
-    for stop in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, signal.default_int_handler)
-    run_script(lambda: sys.exit(main()))
+    for stop_signal in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop_signal, signal.default_int_handler)
+    cli.run(lambda: sys.exit(main()))
