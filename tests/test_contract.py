@@ -190,11 +190,24 @@ def global_names(source):
     return set(visit(symtable.symtable(source, "pasted", "exec"))) - set(dir(builtins))
 
 
+def example_of(experiment):
+    """The Python of the README's section, as one script."""
+    text = section(experiment, "Use it in your code")
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+def copied_files(experiment):
+    """The files of the folder that the example imports: model.py, and perhaps more."""
+    modules = {name.split(".")[0] for name, _ in imports(example_of(experiment))}
+    return sorted(name for name in modules if (ROOT / experiment / f"{name}.py").exists())
+
+
 @each_experiment
-def test_model_py_imports_keras_numpy_and_the_standard_library(experiment):
-    roots = {name.split(".")[0] for name, _ in imports(read(f"{experiment}/model.py"))}
-    assert roots <= {"keras", "numpy", *sys.stdlib_module_names}
-    assert "keras" in roots
+def test_files_to_copy_import_keras_numpy_and_the_standard_library(experiment):
+    assert "model" in copied_files(experiment)
+    for name in copied_files(experiment):
+        roots = {root.split(".")[0] for root, _ in imports(read(f"{experiment}/{name}.py"))}
+        assert roots <= {"keras", "numpy", *sys.stdlib_module_names}, name
 
 
 @each_experiment
@@ -219,14 +232,15 @@ ALONE = """if True:
 
 
 @each_experiment
-def test_the_example_of_the_readme_runs_beside_a_copy_of_model_py(experiment, tmp_path):
-    text = section(experiment, "Use it in your code")
-    example = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+def test_the_example_of_the_readme_runs_beside_copies_of_these_files(experiment, tmp_path):
+    example = example_of(experiment)
     called = {node.id for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Name)}
     assert set(offered(experiment)) <= called
-    shutil.copy(ROOT / experiment / "model.py", tmp_path)
+    for name in copied_files(experiment):
+        shutil.copy(ROOT / experiment / f"{name}.py", tmp_path)
     (tmp_path / "example.py").write_text(example, encoding="utf-8")
-    run = [sys.executable, "-c", ALONE % sorted(PROJECT - {"model"})]
+    refused = sorted(PROJECT - set(copied_files(experiment)))
+    run = [sys.executable, "-c", ALONE % refused]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -241,8 +255,9 @@ def test_the_index_names_every_copyable_function_and_what_it_needs():
     listed = {(path, name) for name, _, path in rows}
     assert len(listed) == len(rows)
     for experiment in EXPERIMENTS:
+        paths = [f"{experiment}/{name}.py" for name in copied_files(experiment)]
         for name in offered(experiment):
-            assert (f"{experiment}/model.py", name) in listed
+            assert any((path, name) in listed for path in paths), name
 
 
 # --- Commands ---
