@@ -16,6 +16,11 @@ def fail(message):
     raise SystemExit(2)
 
 
+def note(message):
+    """Prints a message for a person on stderr, so that stdout holds only the results."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def first_line(error):
     """The first line of an exception's message; its class name where the message is empty."""
     lines = str(error).splitlines()

@@ -23,7 +23,10 @@ os.environ |= {
 
 @pytest.fixture
 def error_of(capsys):
-    """Calls a function that must end as a user's mistake does; returns its one line."""
+    """Calls a function that must end as a mistake of the user does; returns the message.
+
+    The message is one line: alone, or after the usage that argparse prints for a wrong flag.
+    """
 
     def call(function, *args, **keywords):
         capsys.readouterr()
@@ -31,8 +34,11 @@ def error_of(capsys):
             function(*args, **keywords)
         lines = capsys.readouterr().err.splitlines()
         assert stop.value.code == 2
-        assert len(lines) == 1 and lines[0].startswith("error: "), lines
-        return lines[0]
+        if lines[0].startswith("usage: "):
+            assert ": error: " in lines[-1], lines
+        else:
+            assert len(lines) == 1 and lines[0].startswith("error: "), lines
+        return lines[-1]
 
     return call
 
