@@ -53,12 +53,22 @@ class Checkpoint(keras.callbacks.Callback):
         for i, variable in enumerate(self.variables):
             variable.assign(state[f"arr_{i}"])
 
+    # `fit` calls the first two of these; a training loop of one's own calls the other two.
     def on_train_batch_begin(self, batch, logs=None):
-        # On torch, Dropout draws from a global generator, which is not one of the variables.
-        if batch == 0 and keras.backend.backend() == "torch":
-            keras.utils.set_random_seed((self.seed + 1000 * len(self.history)) % 2**32)
+        if batch == 0:
+            self.begin_epoch()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.end_epoch(epoch, logs)
+
+    def begin_epoch(self):
+        """Makes the random numbers of the epoch the same after --resume as without it."""
+        # On torch, Dropout draws from a global generator, which is not one of the variables.
+        if keras.backend.backend() == "torch":
+            keras.utils.set_random_seed((self.seed + 1000 * len(self.history)) % 2**32)
+
+    def end_epoch(self, epoch, logs):
+        """Adds the epoch, counted from 0, to the history, and saves what is to be saved."""
         entry = {"epoch": epoch + 1}
         for name, value in logs.items():
             entry[name] = float(value)

@@ -16,6 +16,7 @@ line that moves a word, raise it.
 was made: a noun that occurs at least twice in the passage is blanked, one blank a question.
 """
 
+import logging
 from collections import Counter
 from functools import cache
 from typing import NamedTuple
@@ -139,115 +140,210 @@ MARKS = {",": "\uff0c", "!": "\uff01", "?": "\uff1f", ":": "\uff1a"}
 
 
 class Story(NamedTuple):
-    sentences: tuple  # Of tuples of words.
-    tags: tuple  # The same, each word's part of speech: "n", or "x" for all that is no noun.
-    blanks: tuple  # Of (kind, sentence, place of the word in it): what reading can fill.
+    """A story in words.
+
+    Attributes:
+        sentences: a tuple of sentences, each a tuple of words.
+        tags: the same for the part of speech of each word: "n" for nouns, else "x".
+        blanks: a tuple of (kind, number of the sentence, place of the word in it): the words that
+            a reader of the story can fill in.
+    """
+
+    sentences: tuple
+    tags: tuple
+    blanks: tuple
 
 
 class Question(NamedTuple):
+    """A passage with a blank.
+
+    Attributes:
+        id: <qid_N>.
+        sentences: a tuple of sentences, each a tuple of words; one word is BLANK.
+        answer: the word that was blanked, "" where it is not known.
+        story: questions of one story must not lie on both sides of a split.
+        kind: what is asked for, a key of AGAIN; "" where the text was not written by the grammar.
+    """
+
     id: str
-    sentences: tuple  # Of tuples of words, one of which is BLANK.
-    answer: str  # "" where it is not known.
-    story: int = 0  # Questions of one story may not lie on both sides of a split.
+    sentences: tuple
+    answer: str
+    story: int = 0
+    kind: str = ""
+
+
+class Token(NamedTuple):
+    """A word of a story that is being written.
+
+    Attributes:
+        tag: "n" for nouns, else "x".
+        kind: for a word that may be blanked the key of AGAIN, else "".
+    """
+
+    word: str
+    tag: str
     kind: str = ""
 
 
 # --- The embedded stories ---
 @cache
 def parse(templates):
-    """The templates of a text, each a list of tokens."""
+    """The templates of a text, one in each line, as lists of their words."""
     return [template.split() for template in templates.split("\n") if template]
 
 
-def fill(template, names):
-    """The sentences of a template: [[(word, tag, whether it may be blanked)]]."""
-    sentences, entries = [], []
-    for token in template:
-        marked, token = token[0] == "[", token.strip("[]")
-        if token == "{all}":
-            for number, name in enumerate(names["all"]):
-                between = "和" if number == len(names["all"]) - 1 else "、"
-                entries += [(between, "x", False)] if number else []
-                entries.append((name, "n", False))
-        elif token[0] == "{":
-            entries.append((names[token[1:-1]], "n", marked))
+def fill(template, names, kind=""):
+    """The sentences of a template, each a list of Tokens.
+
+    Args:
+        template: a list of words, see above.
+        names: what {c}, {d}, {o}, {p} and {all} stand for.
+        kind: the kind of question for which the noun in brackets may be blanked.
+    """
+    sentences = []
+    tokens = []
+    for part in template:
+        name = part.strip("[]")
+        if name == "{all}":
+            tokens += enumeration(names["all"])
+        elif name.startswith("{"):
+            kind_of_token = ""
+            if part.startswith("["):
+                kind_of_token = kind
+            tokens.append(Token(names[name[1:-1]], "n", kind_of_token))
         else:
-            word, _, tag = token.partition("/")
-            entries.append((MARKS.get(word, word), tag or "x", False))
-        if token == "。":
-            sentences.append(entries)
-            entries = []
-    return sentences + [entries] * bool(entries)
+            word, _, tag = part.partition("/")
+            tokens.append(Token(MARKS.get(word, word), tag or "x"))
+        if part == "。":
+            sentences.append(tokens)
+            tokens = []
+    if tokens:
+        sentences.append(tokens)
+    return sentences
+
+
+def enumeration(names):
+    """The names as Tokens: A、B和C."""
+    tokens = [Token(names[0], "n")]
+    for name in names[1:-1]:
+        tokens += [Token("、", "x"), Token(name, "n")]
+    return [*tokens, Token("和", "x"), Token(names[-1], "n")]
+
+
+class Writer:
+    """Writes one story. Its random numbers are uniform and only multiplied and compared."""
+
+    def __init__(self, seed, index):
+        self.rng = np.random.default_rng((VERSION, seed, index))
+
+    def chance(self, probability):
+        return self.rng.random() < probability
+
+    def below(self, number):
+        """A whole number from 0 to number - 1."""
+        return int(number * self.rng.random())
+
+    def sample(self, items, number):
+        """So many different items, in random order."""
+        items = list(items)
+        return [items.pop(self.below(len(items))) for _ in range(number)]
+
+    def write(self, templates, names, kind=""):
+        """The sentences of one of the templates."""
+        choices = parse(templates)
+        return fill(choices[self.below(len(choices))], names, kind)
+
+    def choose_characters(self, number):
+        """So many different animals, a quarter of which have a name instead."""
+        characters = self.sample(ANIMALS.split(), number)
+        for i in range(number):
+            name = FIRST[self.below(len(FIRST))] + SECOND[self.below(len(SECOND))]
+            if self.chance(0.25) and name not in characters:
+                characters[i] = name
+        return characters
+
+    def write_meeting(self, characters):
+        c, d = self.sample(characters, 2)
+        return self.write(MEETS, {"c": c, "d": d})
+
+    def choose_facts(self, facts, gift):
+        """What the story says again, the later words to be blanked: [(kind, names)].
+
+        The first one is who gave or got the gift. Two more are chosen of the other kinds. Whoever
+        gives or gets a thing has none or two of them, so these things are not asked for.
+        """
+        kind = "giver"
+        if self.chance(0.6):
+            kind = "receiver"
+        chosen = [(kind, gift)]
+        keepers = [fact for fact in facts if fact["c"] not in (gift["c"], gift["d"])]
+        for kind in self.sample(("owner", "thing", "place", "dweller", "left"), 2):
+            candidates = keepers
+            if kind in ("place", "dweller"):
+                candidates = facts
+            [fact] = self.sample(candidates, 1)
+            chosen.append((kind, fact))
+        return chosen
 
 
 def draw_story(seed, index):
     """One story of three or four characters, about 90 to 200 words."""
-    rng = np.random.default_rng((VERSION, seed, index))
+    writer = Writer(seed, index)
+    number = 3
+    if writer.chance(0.3):
+        number = 4
+    characters = writer.choose_characters(number)
+    things = writer.sample(THINGS.split(), number)
+    places = writer.sample(PLACES.split(), number)
+    facts = []
+    for character, thing, place in zip(characters, things, places, strict=True):
+        facts.append({"c": character, "o": thing, "p": place})
+    giver, receiver = writer.sample(facts, 2)
+    gift = {**giver, "d": receiver["c"]}
 
-    def below(number):
-        return int(number * rng.random())
+    # The parts of a story are lists of sentences. First all facts and some small talk, shuffled.
+    parts = [writer.write(HAS, fact) for fact in facts]
+    parts += [writer.write(IS_AT, fact) for fact in facts]
+    num_meetings = 1 + writer.below(3)
+    parts += [writer.write_meeting(characters) for _ in range(num_meetings)]
+    parts = writer.sample(parts, len(parts))
+    # A thing can be given once its owner has it.
+    first = last_part_with(gift["o"], parts) + 1
+    given = first + writer.below(len(parts) - first + 1)
+    parts.insert(given, writer.write(GIVES, gift))
+    # Only who gave and who got the gift must be asked for after it was given.
+    first = given + 1
+    kinds = []
+    for kind, names in writer.choose_facts(facts, gift):
+        place = first + writer.below(len(parts) - first + 1)
+        parts.insert(place, writer.write(AGAIN[kind], names, kind))
+        kinds.append(kind)
+        first = 0
+    parts.insert(0, writer.write(OPENINGS, {"all": characters}))
+    return to_story(parts, kinds)
 
-    def sample(words, number):
-        """So many different ones."""
-        words, drawn = list(words), []
-        for _ in range(number):
-            drawn.append(words.pop(below(len(words))))
-        return drawn
 
-    number = 3 + (rng.random() < 0.3)
-    characters = sample(ANIMALS.split(), number)
-    for i in range(number):
-        name = FIRST[below(len(FIRST))] + SECOND[below(len(SECOND))]
-        if rng.random() < 0.25 and name not in characters:
-            characters[i] = name
-    things, places = sample(THINGS.split(), number), sample(PLACES.split(), number)
-    facts = [{"c": c, "o": o, "p": p} for c, o, p in zip(characters, things, places, strict=True)]
+def last_part_with(word, parts):
+    """The number of the last part that holds this word."""
+    numbers = []
+    for number, part in enumerate(parts):
+        if any(token.word == word for sentence in part for token in sentence):
+            numbers.append(number)
+    return max(numbers)
 
-    def write(templates, names):
-        choices = parse(templates)
-        return fill(choices[below(len(choices))], names)
 
-    def meeting():
-        c, d = sample(characters, 2)
-        return write(MEETS, {"c": c, "d": d})
-
-    # Whoever gives or gets a thing has none or two of them: their things are not asked for.
-    gift = sample(facts, 2)
-    gift = gift[0] | {"d": gift[1]["c"]}
-    keepers = [fact for fact in facts if fact["c"] not in (gift["c"], gift["d"])]
-    parts = [write(HAS, fact) for fact in facts] + [write(IS_AT, fact) for fact in facts]
-    parts += [meeting() for _ in range(1 + below(3))]
-    parts = sample(parts, len(parts))
-    had = max(i for i, p in enumerate(parts) if any(gift["o"] == w for s in p for w, *_ in s))
-    given = had + 1 + below(len(parts) - had)
-    parts.insert(given, write(GIVES, gift))
-
-    wanted = [("receiver" if rng.random() < 0.6 else "giver", gift, given + 1)]
-    for kind in sample(("owner", "thing", "place", "dweller", "left"), 2):
-        fact = sample(facts if kind in ("place", "dweller") else keepers, 1)[0]
-        wanted.append((kind, fact, 0))
-    marked = []
-    for kind, names, first in wanted:
-        place = first + below(len(parts) - first + 1)
-        said = write(AGAIN[kind], names)
-        marked.append((kind, said))
-        parts.insert(place, said)
-    parts.insert(0, write(OPENINGS, {"all": characters}))
-
-    entries = [sentence for part in parts for sentence in part]
-    blanks = tuple(
-        (kind, i, place)
-        for kind, said in marked
-        for i, sentence in enumerate(entries)
-        if any(sentence is one for one in said)
-        for place, (_, _, may) in enumerate(sentence)
-        if may
-    )
-    sentences, tags = (
-        tuple(tuple(entry[column] for entry in sentence) for sentence in entries)
-        for column in (0, 1)
-    )
-    return Story(sentences, tags, blanks)
+def to_story(parts, kinds):
+    """The Story of these parts; its blanks come in the order of `kinds`."""
+    sentences = [sentence for part in parts for sentence in part]
+    blanks = []
+    for kind in kinds:
+        for number, sentence in enumerate(sentences):
+            for place, token in enumerate(sentence):
+                if token.kind == kind:
+                    blanks.append((kind, number, place))
+    words = tuple(tuple(token.word for token in sentence) for sentence in sentences)
+    tags = tuple(tuple(token.tag for token in sentence) for sentence in sentences)
+    return Story(words, tags, tuple(blanks))
 
 
 def load(split, count):
@@ -263,7 +359,12 @@ def load(split, count):
 
 # --- Questions from any text ---
 def blank(sentences, sentence, place, id, story=0, kind=""):
-    """The Question that has this word of these sentences blanked."""
+    """The Question in which one word of these sentences is blanked.
+
+    Args:
+        sentence: the number of its sentence.
+        place: where it stands in this sentence.
+    """
     sentences = [tuple(words) for words in sentences]
     words = sentences[sentence]
     sentences[sentence] = (*words[:place], BLANK, *words[place + 1 :])
@@ -272,9 +373,8 @@ def blank(sentences, sentence, place, id, story=0, kind=""):
 
 @cache
 def tagger():
-    import logging
-
-    import jieba.posseg  # Here, as it reads its dictionary for a second.
+    """jieba's part-of-speech tagger."""
+    import jieba.posseg  # Here, because it takes a second that most users need not wait.
 
     jieba.setLogLevel(logging.WARNING)
     jieba.initialize()
@@ -285,56 +385,73 @@ def tagger():
 def part_of_speech(word):
     """jieba's tag of a word, without regard to the words around it; of a compound, of its head."""
     pairs = tagger().lcut(word)
-    return pairs[-1].flag if pairs else "x"
+    if not pairs:
+        return "x"
+    return pairs[-1].flag
 
 
 def is_noun(word):
     """Nouns, names, and places (岸边), as jieba tags them; no punctuation, no Latin letters."""
-    han = all("\u3400" <= character <= "\u9fff" for character in word)
-    return han and part_of_speech(word)[0] in "ns"
+    is_chinese = all("\u3400" <= character <= "\u9fff" for character in word)
+    return is_chinese and part_of_speech(word)[0] in "ns"
 
 
 def cut_passages(sentences, min_words, max_words):
-    """Cuts a story at ends of sentences into passages of about equal length, none longer.
+    """Cuts a story at ends of sentences into passages of about equal length.
 
-    What is left and shorter than min_words, and a sentence of more than max_words, is dropped.
+    No passage is longer than max_words. What is left and shorter than min_words, and a sentence
+    of more than max_words, is dropped.
     """
-    total = sum(map(len, sentences))
-    target = total / max(1, -(-total // max_words))
-    passage, size = [], 0
-    for words in [*sentences, None]:
-        end = words is None or len(words) > max_words
-        if passage and (end or size >= target or size + len(words) > max_words):
-            if size >= min_words:
+    total = sum(len(words) for words in sentences)
+    num_passages = max(1, -(-total // max_words))
+    target = total / num_passages
+    passage = []
+    size = 0
+    for words in sentences:
+        is_too_long = len(words) > max_words
+        if size >= target or size + len(words) > max_words:
+            if passage and size >= min_words:
                 yield passage
-            passage, size = [], 0
-        if not end:
+            passage = []
+            size = 0
+        if not is_too_long:
             passage.append(words)
             size += len(words)
+    if passage and size >= min_words:
+        yield passage
 
 
 def make_cloze(stories, per_passage=40, seed=0, min_words=95, max_words=480, noun=is_noun):
     """Cloze questions from stories, each a list of sentences, each a list of words.
 
-    Each blank is a noun that occurs at least twice in the passage; a passage gives at most
+    Each blank is a noun that occurs at least twice in the passage. A passage gives at most
     per_passage of them, drawn by (seed, number of the story). By default a passage has as many
-    words as those of CMRC2017, 95 to 480. `noun` says whether a word is one.
+    words as those of CMRC2017, 95 to 480.
+
+    Args:
+        noun: a function that says whether a word is a noun.
     """
-    number = 0
+    num_questions = 0
     for index, story in enumerate(stories):
         rng = np.random.default_rng((seed, index))
         for sentences in cut_passages(story, min_words, max_words):
-            words = [word for sentence in sentences for word in sentence]
-            if BLANK in words:
+            if any(BLANK in sentence for sentence in sentences):
                 continue
-            counts = Counter(words)
-            places = [
-                (i, j)
-                for i, sentence in enumerate(sentences)
-                for j, word in enumerate(sentence)
-                if counts[word] > 1 and noun(word)
-            ]
+            places = repeated_nouns(sentences, noun)
             chosen = rng.random(len(places)).argsort(kind="stable")[:per_passage]
-            for k in sorted(chosen):
-                yield blank(sentences, *places[k], f"<qid_{number}>", index)
-                number += 1
+            for i in sorted(chosen):
+                sentence, place = places[i]
+                id = f"<qid_{num_questions}>"
+                yield blank(sentences, sentence, place, id, index)
+                num_questions += 1
+
+
+def repeated_nouns(sentences, noun):
+    """[(number of the sentence, place in it)] of the nouns that occur at least twice."""
+    counts = Counter(word for sentence in sentences for word in sentence)
+    places = []
+    for number, sentence in enumerate(sentences):
+        for place, word in enumerate(sentence):
+            if counts[word] > 1 and noun(word):
+                places.append((number, place))
+    return places
