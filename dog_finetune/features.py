@@ -1,190 +1,366 @@
-"""Views of pictures made by threads, what the frozen part makes of them kept on disk, batches."""
+"""What a frozen network makes of images: computed once, kept on disk. And batches of it.
 
+Only the last blocks of the network are trained, so the feature maps that the frozen stem makes of
+an image never change. They are computed for a few augmentations of each image and kept, instead
+of running the whole network again in every epoch.
+"""
+
+import contextlib
 import fcntl
+import functools
+import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
-from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
-from common.pictures import UNREADABLE
-from common.run import fail, load_file, write_text
-from dog_finetune.pictures import read_picture
+from common.cli import fail
+from common.files import read_json, write_text
+from dog_finetune.model import sample_pairs
 
-VERSION = 1  # Of the views: raise it where one moves a pixel, as --maps keeps them.
-KINDS = ("plain", "full", "light", "ours", "test")
-CHUNK = 32  # Inputs that go through a network at once.
-NOTED = 20  # After so many chunks it is noted how far the maps are.
-
-
-class Views:
-    """Augmented views of pictures: one depends on (seed, kind, row, number), on no thread.
-
-    make(kind, row, number, rng, read) makes one; read(row) is the plain picture.
-    """
-
-    def __init__(self, sources, size, seed, make, pool):
-        self.sources, self.size, self.seed, self.make = list(sources), size, seed, make
-        self.pool = pool
-
-    def read(self, row):
-        try:
-            return read_picture(self.sources[row], self.size)
-        except UNREADABLE as error:
-            fail(f"{self.sources[row]}: {error}")
-
-    def view(self, job):
-        kind, row, *number = job
-        rng = np.random.default_rng((self.seed, KINDS.index(kind), row, *number))
-        return self.make(kind, row, number, rng, self.read)
-
-    def in_order(self, jobs, ahead=128):
-        """The views of the jobs (kind, row, number ...), made ahead of their use."""
-        waiting = deque()
-        for job in jobs:
-            waiting.append(self.pool.submit(self.view, job))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+VERSION = 1  # Raise it when an augmentation moves a pixel, because --maps keeps features for long.
+CHUNK_SIZE = 32  # Inputs that go through a network at once.
+NOTE_EVERY = 20  # After so many chunks the progress is noted.
+IMAGES_AHEAD = 128  # Threads augment so many images ahead of their use.
 
 
-def in_chunks(items, size=CHUNK):
+# --- Running a network ---
+def chunks(items, size=CHUNK_SIZE):
+    """Arrays of at most `size` items each."""
     items = iter(items)
-    while chunk := list(itertools.islice(items, size)):
+    while True:
+        chunk = list(itertools.islice(items, size))
+        if not chunk:
+            return
         yield np.stack(chunk)
 
 
-def fill(path, model, shape, items):
-    """model's output on shape[0] x shape[1] inputs as a memory map (*shape, ...), made once.
+def apply(model, chunk):
+    """The outputs of a model, an array or a dict of them, on at most CHUNK_SIZE inputs.
 
-    items(first) yields the inputs from the first on. Stopped at any time, it goes on where it
-    was when it is called again. Maps are kept in half precision, as vectors need not be.
+    The inputs are filled up to CHUNK_SIZE, so that the backend compiles for one shape only.
     """
+    num_missing = CHUNK_SIZE - len(chunk)
+    padding = np.zeros((num_missing, *chunk.shape[1:]), chunk.dtype)
+    outputs = model.predict_on_batch(np.concatenate([chunk, padding]))
+    return keras.tree.map_structure(lambda output: output[: len(chunk)], outputs)
+
+
+def predict(model, inputs):
+    """The outputs of a model, an array or a dict of them, on many inputs.
+
+    Kept features may be larger than memory: unlike `model.predict`, this reads only a few at once.
+    """
+    parts = [apply(model, chunk) for chunk in chunks(map(in_single_precision, inputs))]
+    return keras.tree.map_structure(lambda *outputs: np.concatenate(outputs), *parts)
+
+
+def in_single_precision(x):
+    """Feature maps are kept as float16, but computed with as float32."""
+    if x.dtype == np.float16:
+        return x.astype("float32")
+    return x
+
+
+# --- Keeping features on disk ---
+@dataclass
+class FeatureFolder:
+    """Where features are kept: in the folder of the run, or in one that several runs share.
+
+    Attributes:
+        run_dir: of the run.
+        prefix: of the files in run_dir.
+        shared: the folder of --maps, or None.
+        settings: a text that says what the features depend on, besides the weights of the network
+            and the number of images.
+    """
+
+    run_dir: Path
+    prefix: str
+    shared: Path | None
+    data_sha256: str
+    settings: tuple
+
+    def path(self, name, model, shape):
+        """The file of the features that `model` makes of (images, augmentations of each)."""
+        if self.shared is None:
+            return self.private_path(name)
+        settings = (*self.settings, shape)
+        digest = hashlib.sha256(f"{self.data_sha256} {settings}".encode())
+        for weight in model.weights:
+            digest.update(np.ascontiguousarray(weight))
+        self.shared.mkdir(parents=True, exist_ok=True)
+        return self.shared / f"{name}-{digest.hexdigest()[:16]}.npy"
+
+    def private_path(self, name):
+        return self.run_dir / f"{self.prefix}{name}.npy"
+
+    def features_of_images(self, name, model, images, kind, count):
+        """What a model makes of `count` augmentations of every image: (n, count, ...)."""
+        path = self.path(name, model, (len(images.sources), count))
+        return keep_features_of_images(path, model, images, kind, count)
+
+    def features_of_features(self, name, model, features):
+        """What a model makes of kept features: (n, count, ...)."""
+        return keep_features_of_features(self.private_path(name), model, features)
+
+
+def keep_features_of_images(path, model, images, kind, count, note_every=NOTE_EVERY):
+    """Computes what a model makes of `count` augmentations of every image, or continues to.
+
+    Args:
+        images: `dataset.AugmentedImages`.
+        kind: of augmentation, see `augment.augment_row`.
+
+    Returns:
+        A memory map (n, count, ...).
+    """
+    jobs = list(itertools.product([kind], range(len(images.sources)), range(count)))
+    with locked(path):
+        done = count_done(path)
+        inputs = images.in_order(jobs[done:], IMAGES_AHEAD)
+        return fill(path, model, (len(images.sources), count), inputs, note_every)
+
+
+def keep_features_of_features(path, model, features):
+    """Computes what a model makes of kept features (n, count, ...), or continues to."""
+    flat = features.reshape(-1, *features.shape[2:])
+    with locked(path):
+        done = count_done(path)
+        inputs = (x.astype("float32") for x in flat[done:])
+        return fill(path, model, features.shape[:2], inputs)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Waits while another process computes the same features in a shared folder."""
     with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Of --maps: another run may be making it now.
-        return fill_locked(path, model, shape, items)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def fill_locked(path, model, shape, items):
-    total, note = shape[0] * shape[1], path.with_suffix(".json")
-    done = load_file(note)["done"] if note.exists() else 0
-    if not done:
-        dtype = "float16" if len(model.output_shape) == 4 else "float32"
-        shape = (*shape, *model.output_shape[1:])
-        size = np.dtype(dtype).itemsize * np.prod(shape, dtype=float)
-        path.unlink(missing_ok=True)  # Of a run that was killed before its first note.
-        if size > shutil.disk_usage(path.parent).free:
-            fail(f"{path} takes {size / 1e9:.1f} GB, more than is free: give fewer --views")
-        np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
-        if hasattr(os, "posix_fallocate"):  # Or a disk that fills up later kills the process.
-            try:
-                with path.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError:
-                path.unlink()
-                raise
-    maps = np.load(path, mmap_mode="r+")
-    flat = maps.reshape(total, *maps.shape[2:])
-    name = path.stem
-    with tqdm(total=total, initial=done, desc=name, unit="view", disable=None) as bar:
-        for count, chunk in enumerate(in_chunks(items(done)) if done < total else (), 1):
+def count_done(path):
+    """How many inputs an earlier call of `fill` has finished."""
+    note = path.with_suffix(".json")
+    if not note.exists():
+        return 0
+    return read_json(note)["done"]
+
+
+def fill(path, model, shape, inputs, note_every=NOTE_EVERY):
+    """Computes the outputs of a model into a .npy file. It may be stopped at any time.
+
+    Args:
+        shape: (images, augmentations of each).
+        inputs: those that `count_done` does not count, in order.
+
+    Returns:
+        A memory map (*shape, ...): float16 for feature maps, which are large; float32 for vectors.
+    """
+    total = shape[0] * shape[1]
+    done = count_done(path)
+    if done == 0:
+        make_file(path, model, shape)
+    features = np.load(path, mmap_mode="r+")
+    flat = features.reshape(total, *features.shape[2:])
+    with tqdm(total=total, initial=done, desc=path.stem, unit="image", disable=None) as bar:
+        for number, chunk in enumerate(chunks(inputs), 1):
             flat[done : done + len(chunk)] = apply(model, chunk)
             done += len(chunk)
             bar.update(len(chunk))
-            if count % NOTED == 0 or done == total:
-                maps.flush()
-                write_text(note, json.dumps({"done": done}))
-    return maps
+            if number % note_every == 0 or done == total:
+                features.flush()
+                write_text(path.with_suffix(".json"), json.dumps({"done": done}))
+    return features
 
 
-def view_maps(path, model, views, kind, count):
-    """The maps of `count` views of every picture."""
-    jobs = list(itertools.product([kind], range(len(views.sources)), range(count)))
-    shape = (len(views.sources), count)
-    return fill(path, model, shape, lambda first: views.in_order(jobs[first:]))
+def make_file(path, model, shape):
+    """A .npy file for the outputs of a model, for which the disk has room."""
+    dtype = np.dtype("float32")
+    if len(model.output_shape) == 4:
+        dtype = np.dtype("float16")
+    shape = (*shape, *model.output_shape[1:])
+    size = dtype.itemsize * math.prod(shape)
+    path.unlink(missing_ok=True)  # Of a run that was killed before its first note.
+    if size > shutil.disk_usage(path.parent).free:
+        fail(f"{path} takes {size / 1e9:.1f} GB, more than is free: give fewer --views")
+    np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+    # A disk that fills up later would kill the process, so the room is taken at once.
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink()
+            raise
 
 
-def fill_again(path, model, maps):
-    """The model's output on kept maps, kept likewise."""
-    flat = maps.reshape(-1, *maps.shape[2:])
-    return fill(path, model, maps.shape[:2], lambda first: (x.astype("f4") for x in flat[first:]))
+def remove_features(run_dir):
+    """Deletes the features in the folder of a run: they are large, and quickly made again."""
+    for path in [*run_dir.glob("*-maps.*"), *run_dir.glob("*-vectors.*")]:
+        path.unlink()
 
 
-def apply(model, chunk):
-    """What the model makes of at most CHUNK inputs, always as so many: a graph is built once."""
-    rest = CHUNK - len(chunk)
-    padded = np.concatenate([chunk, np.zeros((rest, *chunk.shape[1:]), chunk.dtype)])
-    outputs = model.predict_on_batch(padded)
-    if isinstance(outputs, dict):
-        return {name: output[: len(chunk)] for name, output in outputs.items()}
-    return outputs[: len(chunk)]
+# --- Batches ---
+@dataclass
+class Targets:
+    """What the outputs of a training model are compared with.
 
-
-def predict(model, maps):
-    """The outputs of a model, an array or a dict of them, on many maps, a few at a time."""
-    full = (x.astype("float32") if x.dtype == np.float16 else x for x in maps)
-    parts = [apply(model, chunk) for chunk in in_chunks(full)]
-    if isinstance(parts[0], dict):
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return np.concatenate(parts)
-
-
-def with_targets(x, shares, outputs):
-    """What fit wants for inputs x; shares (n, classes) says how much of each class is in one."""
-    truths = {"main": shares, "auxiliary": shares, "distance": np.zeros((len(x), 1), "float32")}
-    inputs = {"x": x}
-    if "distance" in outputs:
-        inputs["target"] = shares.argmax(-1).astype("int32")
-    return inputs, {name: truths[name] for name in outputs}
-
-
-def batches(get, labels, sample, outputs, num_classes, seed, steps, first_epoch=0, mixup=0.0):
-    """Endless batches; those of an epoch follow from (seed, epoch) alone.
-
-    sample(labels, rng) chooses the rows of one; get is from_maps or from_views.
+    Attributes:
+        labels: classes (n,), -1 where unknown.
+        num_classes: of the probabilities.
+        outputs: the names of the outputs that have a loss: "main", "auxiliary", "distance".
     """
-    known = np.flatnonzero(labels >= 0)
 
-    def plans():
-        for epoch in itertools.count(first_epoch):
-            rng = np.random.default_rng((*seed, epoch))
-            for step in range(steps):
-                rows = known[sample(labels[known], rng)]
-                plan = [(int(row), epoch, step) for row in rows]
-                yield plan, np.random.default_rng((*seed, epoch, step))
+    labels: np.ndarray
+    num_classes: int
+    outputs: list
 
-    for plan, rng, x in get(plans()):
-        shares = np.eye(num_classes, dtype="float32")[labels[[row for row, *_ in plan]]]
-        if mixup:
-            share, order = rng.beta(mixup, mixup), rng.permutation(len(x))
-            mixed = share * x.astype("float32") + (1 - share) * x[order]
-            x = np.rint(mixed).astype(x.dtype) if x.dtype == np.uint8 else mixed
-            shares = share * shares + (1 - share) * shares[order]
-        yield with_targets(x, shares.astype("float32"), outputs)
+    def one_hot(self, rows):
+        """Fractions of each class (rows, num_classes): 1 for the label of each row."""
+        labels = self.labels[rows]
+        return keras.utils.to_categorical(labels, self.num_classes).astype("float32")
+
+    def join(self, x, fractions):
+        """What `fit` takes: (inputs, targets).
+
+        Args:
+            x: inputs of the training model.
+            fractions: (len(x), num_classes), how much of each class is in them.
+        """
+        targets = {
+            "main": fractions,
+            "auxiliary": fractions,
+            "distance": np.zeros((len(x), 1), "float32"),
+        }
+        inputs = {"x": x}
+        if "distance" in self.outputs:
+            inputs["target"] = fractions.argmax(axis=-1).astype("int32")
+        return inputs, {name: targets[name] for name in self.outputs}
+
+    def join_all(self, x):
+        """All samples, in order, as validation data for `fit`."""
+        return self.join(x, self.one_hot(np.arange(len(x))))
 
 
-def from_maps(maps):
-    """For batches: one of the kept views of each row."""
+class Batches(keras.utils.PyDataset):
+    """Endless batches of labelled samples. A batch is a function of its index and nothing else.
 
-    def get(plans):
-        for plan, rng in plans:
-            rows = np.array([row for row, *_ in plan])
-            yield plan, rng, maps[rows, rng.integers(maps.shape[1], size=len(rows))].astype("f4")
+    A subclass has a method `inputs(index, rows, rng)`. Give `fit` the number `steps_per_epoch`
+    and shuffle=False.
 
-    return get
+    Args:
+        targets: a Targets.
+        seed: a tuple of numbers; with the epoch it decides about everything that is random.
+        steps_per_epoch: batches in an epoch.
+        mixup: of mixup (arXiv 1710.09412), the parameter of the beta distribution; 0: no mixup.
+        pairs: whether a batch has two images of each of at most 16 classes, see `sample_pairs`;
+            otherwise it has 32 images of any class.
+
+    Attributes:
+        first_epoch: the epoch of batch 0, for a resumed run.
+    """
+
+    num_batches = None  # Keras' word for endless.
+
+    def __init__(self, targets, seed, steps_per_epoch, mixup=0.0, pairs=True):
+        super().__init__()
+        self.targets = targets
+        self.seed = seed
+        self.steps_per_epoch = steps_per_epoch
+        self.mixup = mixup
+        self.pairs = pairs
+        self.first_epoch = 0
+        self.labelled = np.flatnonzero(targets.labels >= 0)
+        # Two, as batches are made ahead across the end of an epoch.
+        self.rows_of_epoch = functools.lru_cache(maxsize=2)(self.sample_epoch)
+
+    def place(self, index):
+        """The epoch and the step of a batch."""
+        epoch, step = divmod(index, self.steps_per_epoch)
+        return self.first_epoch + epoch, step
+
+    def sample_epoch(self, epoch):
+        """The rows of each batch of an epoch."""
+        rng = np.random.default_rng((*self.seed, epoch))
+        labels = self.targets.labels[self.labelled]
+        rows = []
+        for _ in range(self.steps_per_epoch):
+            if self.pairs:
+                sampled = sample_pairs(labels, rng)
+            else:
+                sampled = rng.choice(len(labels), min(32, len(labels)), replace=False)
+            rows.append(self.labelled[sampled])
+        return rows
+
+    def rows(self, index):
+        """The rows of the samples that batch `index` is made of."""
+        epoch, step = self.place(index)
+        return self.rows_of_epoch(epoch)[step]
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((*self.seed, *self.place(index)))
+        rows = self.rows(index)
+        x = self.inputs(index, rows, rng)
+        fractions = self.targets.one_hot(rows)
+        if self.mixup > 0:
+            x, fractions = mix(x, fractions, self.mixup, rng)
+        return self.targets.join(x, fractions)
 
 
-def from_views(views, kind):
-    """For batches: fresh views, never the same twice; the next batches are made meanwhile."""
+def mix(x, fractions, mixup, rng):
+    """Blends each sample of a batch with another one, and what it shows alike."""
+    weight = rng.beta(mixup, mixup)
+    order = rng.permutation(len(x))
+    mixed = weight * x.astype("float32") + (1 - weight) * x[order]
+    if x.dtype == np.uint8:
+        mixed = np.rint(mixed).astype("uint8")
+    fractions = weight * fractions + (1 - weight) * fractions[order]
+    return mixed, fractions.astype("float32")
 
-    def get(plans):
-        first, second = itertools.tee(plans)
-        pictures = views.in_order((kind, *job) for plan, _ in second for job in plan)
-        for plan, rng in first:
-            yield plan, rng, np.stack(list(itertools.islice(pictures, len(plan))))
 
-    return get
+class FeatureBatches(Batches):
+    """Batches of kept features (n, count, ...): for each row one of its `count` augmentations."""
+
+    def __init__(self, features, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.features = features
+
+    def inputs(self, index, rows, rng):
+        numbers = rng.integers(self.features.shape[1], size=len(rows))
+        return self.features[rows, numbers].astype("float32")
+
+
+class ImageBatches(Batches):
+    """Batches of images, augmented anew in each epoch by threads, ahead of their use.
+
+    Args:
+        images: `dataset.AugmentedImages`.
+        kind: of augmentation, see `augment.augment_row`.
+    """
+
+    def __init__(self, images, kind, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.images = images
+        self.kind = kind
+        self.waiting = {}  # {index of a batch: the futures of its images}
+
+    def inputs(self, index, rows, rng):
+        num_ahead = math.ceil(IMAGES_AHEAD / len(rows))
+        for later in range(index, index + 1 + num_ahead):
+            if later not in self.waiting:
+                self.waiting[later] = self.submit(later)
+        # A batch that Keras asks for again, as it does with the first ones, is made again.
+        return np.stack([future.result() for future in self.waiting.pop(index)])
+
+    def submit(self, index):
+        epoch, step = self.place(index)
+        rows = self.rows(index).tolist()
+        return [self.images.submit((self.kind, row, epoch, step)) for row in rows]
