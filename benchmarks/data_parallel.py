@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.run import ROOT
+from common.files import ROOT
 
 EXPERIMENTS = {
     "captcha_xception": ["--num-train", "4096", "--num-valid", "64", "--num-test", "64"],

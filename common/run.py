@@ -88,9 +88,7 @@ class Run:
         """The model of the best epoch."""
         return load_model(self.dir / f"{prefix}model.keras")
 
-    def finish(
-        self, *, row, data, metrics, selection=None, details=None, images=None, pictures=None
-    ):
+    def finish(self, *, row, data, metrics, selection=None, details=None, images=None):
         """Writes record.json, prints what came out, and returns the record.
 
         Args:
@@ -116,7 +114,7 @@ class Run:
         record["metrics"] = metrics
         record["details"] = details
         record["history"] = self.history
-        record["pictures"] = images or pictures or {}
+        record["pictures"] = images or {}
         write_text(self.dir / "record.json", json.dumps(record, indent=1, ensure_ascii=False))
         print_results(metrics, details or {})
         print(f"record: {self.dir / 'record.json'}")
@@ -159,27 +157,3 @@ def load_model(path):
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Errors of a dozen classes, as a file may be cut anywhere.
         fail(f"{path} is missing or damaged: {first_line(error)}")
-
-
-# --- Old names, for the experiments that have not been rebuilt yet ---
-import importlib  # noqa: E402
-from types import ModuleType  # noqa: E402
-
-from keras import layers  # noqa: E402, F401
-
-from common.cli import parse as parse_run_args  # noqa: E402, F401
-from common.cli import run as run_script  # noqa: E402, F401
-from common.files import ROOT, read_arrays, read_json  # noqa: E402, F401
-from common.folders import find_run  # noqa: E402, F401
-from common.memory import keep_freed_memory as keep_memory  # noqa: E402, F401
-
-
-class LazyModule(ModuleType):
-    def __getattr__(self, attribute):
-        return getattr(importlib.import_module(self.__name__), attribute)
-
-
-def load_file(path):
-    if path.suffix == ".keras":
-        return load_model(path)
-    return read_arrays(path) if path.suffix == ".npz" else read_json(path)

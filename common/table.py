@@ -10,7 +10,7 @@ import numpy as np
 from common.cli import fail
 from common.files import ROOT, read_json, write_text
 from common.folders import find_run
-from common.metrics import mean_interval, proportion, row_interval  # noqa: F401
+from common.metrics import row_interval
 
 COLUMNS = (
     "what",

@@ -132,9 +132,6 @@ def read_image(path):
     return lay_in_the_middle(scale(digit))
 
 
-read_picture = read_image  # The old name, for custom_loss/predict.py.
-
-
 def cut_out(grey):
     """The part of a grey image that holds the digit, or None where there is none."""
     foreground = grey > FOREGROUND

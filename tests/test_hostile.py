@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,15 +27,19 @@ from PIL import Image, UnidentifiedImageError
 
 import captcha_xception.dataset
 import custom_loss.dataset
-import dog_finetune.pictures
+import dog_finetune.dataset
 import linux_undelete.predict
 import rnn_saliency.dataset
+import word2vec_keras.dataset
+import word2vec_keras.evaluate
 from captcha_xception.dataset import labels_from_names
-from cloze_ccl import texts as cloze
+from cloze_ccl import questions as cloze
+from common.files import read_arrays, read_json
 from common.images import UNREADABLE
-from common.run import keras, load_file
+from common.run import load_model
 from data import mnist
-from word2vec_keras import vectors, words
+from dog_finetune.evaluate import load_classifier
+from word2vec_keras import vectors
 
 COUNT = int(os.environ.get("FUZZ", 30))
 SECONDS, MEMORY = 30, 2**30  # That one input may take; that all inputs of a loader may add.
@@ -99,15 +104,15 @@ def read_labels(path):
 
 
 def square(path):
-    return dog_finetune.pictures.read_picture(path, 16)
+    return dog_finetune.dataset.read_image(path, 16)
 
 
 def contest(path):
-    return dog_finetune.pictures.list_contest(path.parent)
+    return dog_finetune.dataset.list_contest(path.parent)
 
 
 def corpus(path):
-    return words.load_corpus(path, 1, folder=path.parent, workers=1)
+    return word2vec_keras.dataset.load_corpus(path, 1, folder=path.parent, workers=1)
 
 
 def workbook(path):
@@ -118,7 +123,7 @@ KINDS = "png", "jpeg", "gif", "bmp", "webp", "tiff"
 # Loader: an intact file, its name, and what a caller catches besides the one line.
 LOADERS = {
     **{f"{kind} picture": (picture(kind), f"a.{kind}", square, UNREADABLE) for kind in KINDS},
-    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, UNREADABLE),
+    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.dataset.open_image, UNREADABLE),
     "captcha": (picture("png"), "a.png", captcha_xception.dataset.read_image, UNREADABLE),
     "captcha in TIFF": (
         picture("tiff"),
@@ -149,12 +154,12 @@ LOADERS = {
     "xls container": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a.xls", workbook),
     "vectors": (VECTORS, "a.txt", vectors.read_vectors),
     "binary vectors": (BINARY, "a.bin", vectors.read_vectors),
-    "evaluation set": (SETS, "a.txt", vectors.read_evaluation),
+    "evaluation set": (SETS, "a.txt", word2vec_keras.evaluate.read_evaluation),
     "corpus": (RUNNING, "a.txt", corpus),
     "packed corpus": (lzma.compress(RUNNING), "a.xz", corpus),
-    "network": (network, "a.keras", load_file),
-    "npz": (archive(a=np.arange(3), b=np.ones((2, 2))), "a.npz", load_file),
-    "json": (b'{"a": [1, "b"]}', "a.json", load_file),
+    "network": (network, "a.keras", load_model),
+    "npz": (archive(a=np.arange(3), b=np.ones((2, 2))), "a.npz", read_arrays),
+    "json": (b'{"a": [1, "b"]}', "a.json", read_json),
     "disk image": (DISK, "a.img", undelete),
 }
 INTERESTING = [
@@ -260,7 +265,7 @@ def test_a_network_with_code_in_it_is_refused(tmp_path, error_of):
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
     model.save(tmp_path / "a.keras")
-    assert "a.keras" in error_of(load_file, tmp_path / "a.keras")
+    assert "a.keras" in error_of(load_model, tmp_path / "a.keras")
 
 
 def test_a_network_that_reads_other_files_is_refused(tmp_path, error_of):
@@ -280,7 +285,7 @@ def test_a_network_that_reads_other_files_is_refused(tmp_path, error_of):
     with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
         for name, data in parts.items():
             archive.writestr(name, weights.getvalue() if name.endswith("h5") else data)
-    assert "a.keras" in error_of(load_file, tmp_path / "a.keras")
+    assert "a.keras" in error_of(load_model, tmp_path / "a.keras")
 
 
 def test_a_network_whose_archive_leads_outside_writes_nothing_there(tmp_path, monkeypatch):
@@ -291,7 +296,7 @@ def test_a_network_whose_archive_leads_outside_writes_nothing_there(tmp_path, mo
         archive.writestr("../../outside.txt", "x")
         archive.writestr("assets/../../outside.txt", "x")
     try:
-        load_file(tmp_path / "in" / "a.keras")
+        load_model(tmp_path / "in" / "a.keras")
     except SystemExit as stop:
         assert stop.code == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.keras"]
@@ -320,7 +325,7 @@ def test_a_text_takes_no_more_memory_than_it_holds(pack, tmp_path):
 def test_a_bomb_of_arrays_is_refused(tmp_path, error_of):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, a=np.zeros(100_000_000, "uint8"))
-    assert path.stat().st_size < 1e6 and "unpack" in error_of(load_file, path)
+    assert path.stat().st_size < 1e6 and "unpack" in error_of(read_arrays, path)
     with pytest.raises(ValueError, match="unpack"):
         mnist.read(path)
 
@@ -330,7 +335,7 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
     Image.new("1", (14_000, 14_000)).save(path)
     for read in (
         captcha_xception.dataset.read_image,
-        dog_finetune.pictures.open_picture,
+        dog_finetune.dataset.open_image,
         mnist.read_image,
     ):
         with pytest.raises(Image.DecompressionBombError):
@@ -339,6 +344,4 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
 
 def test_a_record_of_the_wrong_kind_is_one_line(tmp_path, error_of):
     (tmp_path / "classes.json").write_text(json.dumps([1, 2]))
-    from dog_finetune.predict import load_run
-
-    assert "classes.json" in error_of(load_run, tmp_path)
+    assert "classes.json" in error_of(load_classifier, tmp_path)

@@ -13,9 +13,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import EXPERIMENTS
+from conftest import EXPERIMENTS, ROOT
 
-from common.run import ROOT
 
 KILLS = int(os.environ.get("KILLS", 0))
 

@@ -8,9 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DEADLY
+from conftest import DEADLY, ROOT
 
-from common.run import ROOT
 
 if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("make test-backends runs it", allow_module_level=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from common.table import proportion
+from common.metrics import proportion
 from data import block_files, block_texts, blocks
 from data.blocks import BLOCK, KINDS
 from linux_undelete import dataset, evaluate, rule, train
