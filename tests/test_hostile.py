@@ -30,7 +30,7 @@ import custom_loss.texts
 import dog_finetune.pictures
 import linux_undelete.predict
 import rnn_saliency.texts
-from cloze_ccl import texts as cloze
+from cloze_ccl import questions as cloze
 from common.pictures import UNREADABLE
 from common.run import keras, load_file
 from data import mnist
