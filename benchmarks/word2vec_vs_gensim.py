@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from word2vec_keras.words import load_corpus
 
 from common.run import keep_memory
 from common.table import mean_interval
@@ -39,7 +40,6 @@ from word2vec_keras.fast import (
     stream,
 )
 from word2vec_keras.vectors import evaluate_analogies, evaluate_word_pairs, read_evaluation
-from word2vec_keras.words import load_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = 0.03  # Others may use so much of the machine during a training.

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from conftest import EXPERIMENTS, ROOT
 
-
 KILLS = int(os.environ.get("KILLS", 0))
 
 

@@ -10,7 +10,6 @@ import sys
 import pytest
 from conftest import DEADLY, ROOT
 
-
 if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("make test-backends runs it", allow_module_level=True)
 EXPERIMENTS = {
