@@ -34,7 +34,7 @@ from cloze_ccl import texts as cloze
 from common.pictures import UNREADABLE
 from common.run import keras, load_file
 from data import mnist
-from word2vec_keras import vectors, words
+from word2vec_keras import dataset, evaluate, vectors
 
 COUNT = int(os.environ.get("FUZZ", 30))
 SECONDS, MEMORY = 30, 2**30  # That one input may take; that all inputs of a loader may add.
@@ -107,7 +107,7 @@ def contest(path):
 
 
 def corpus(path):
-    return words.load_corpus(path, 1, folder=path.parent, workers=1)
+    return dataset.load_corpus(path, 1, folder=path.parent, workers=1)
 
 
 def workbook(path):
@@ -149,7 +149,7 @@ LOADERS = {
     "xls container": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a.xls", workbook),
     "vectors": (VECTORS, "a.txt", vectors.read_vectors),
     "binary vectors": (BINARY, "a.bin", vectors.read_vectors),
-    "evaluation set": (SETS, "a.txt", vectors.read_evaluation),
+    "evaluation set": (SETS, "a.txt", evaluate.read_evaluation),
     "corpus": (RUNNING, "a.txt", corpus),
     "packed corpus": (lzma.compress(RUNNING), "a.xz", corpus),
     "network": (network, "a.keras", load_file),
