@@ -84,7 +84,8 @@ def write_questions():
     return write
 
 
-# Ends itself in the second batch of the second epoch of the networks whose prefix begins so.
+# Ends itself in the second epoch of the networks whose prefix begins so, after the second batch
+# or, where Keras runs several batches in one call, after the first call.
 DEADLY = """if True:
     import importlib, os, signal, sys
 
@@ -95,7 +96,7 @@ DEADLY = """if True:
 
     def die_in_second_epoch(checkpoint, batch, logs=None):
         right_network = checkpoint.state_path.name.startswith(prefix)
-        if right_network and len(checkpoint.history) == 1 and batch == 1:
+        if right_network and len(checkpoint.history) == 1 and batch >= 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Checkpoint.on_train_batch_end = die_in_second_epoch

@@ -1,4 +1,4 @@
-"""word2vec_keras/words.py: each result against a plain loop, each mistake against one line."""
+"""word2vec_keras/dataset.py: each result against a plain loop, each mistake against one line."""
 
 import bz2
 import gzip
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from word2vec_keras import words as module
-from word2vec_keras.words import build_vocabulary, cut_words, load_corpus
+from word2vec_keras.dataset import (
+    build_vocabulary,
+    cut_words,
+    load_corpus,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 
 
@@ -75,12 +78,13 @@ def test_a_file_gives_what_a_plain_loop_gives(lines, expected, suffix, workers, 
     assert_equal(load_corpus(path, folder=tmp_path / "cache", workers=workers), expected)
 
 
-def test_small_blocks_change_nothing(lines, expected, tmp_path, monkeypatch):
+def test_small_blocks_change_nothing(lines, expected, tmp_path):
     """Lines that lie across the ends of blocks, and workers that hand over often."""
-    monkeypatch.setattr(module, "BLOCK", 1000)
-    monkeypatch.setattr(module, "HAND_OVER", 50)
-    (tmp_path / "corpus").write_text("\n".join(lines) + "\n", newline="")
-    assert_equal(load_corpus(tmp_path / "corpus", folder=tmp_path, workers=2), expected)
+    path = tmp_path / "corpus"
+    path.write_text("\n".join(lines) + "\n", newline="")
+    assert_equal(load_corpus(path, folder=tmp_path, workers=2, block_size=1000), expected)
+    words, counts, total = build_vocabulary(path, workers=2, block_size=1000, hand_over=50)
+    assert (words, counts.tolist(), total) == expected[1:]
 
 
 def test_a_folder_is_read_in_order_without_hidden_files(lines, expected, tmp_path):
@@ -129,12 +133,13 @@ def test_a_line_of_ten_million_words(tmp_path, capsys):
     assert f"{tmp_path / 'corpus'}: line 2 is very long" in note
 
 
-def test_pieces_of_a_long_line_split_no_word(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 100)
+def test_pieces_of_a_long_line_split_no_word(tmp_path):
     sentence = [f"词{i}\u4e2d" for i in range(2000)]
     for space in (" ", "\t", "\u3000"):
         (tmp_path / "corpus").write_text(space.join(sentence))
-        ids, words, *_ = load_corpus(tmp_path / "corpus", 1, folder=tmp_path, workers=1)
+        ids, words, *_ = load_corpus(
+            tmp_path / "corpus", 1, folder=tmp_path, workers=1, block_size=100
+        )
         assert [words[i] for i in ids if i] == sentence
 
 
@@ -154,13 +159,18 @@ def test_words_beyond_the_limit_are_forgotten(tmp_path, capsys):
         assert "more than 1000 different words" in capsys.readouterr().out
 
 
-def test_the_cache_is_used_until_a_file_changes(lines, expected, tmp_path, monkeypatch):
+def times(folder):
+    """When each file of the cache was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_the_cache_is_used_until_a_file_changes(lines, expected, tmp_path):
     path, cache = tmp_path / "corpus", tmp_path / "cache"
     path.write_text("\n".join(lines), newline="")
     assert_equal(load_corpus(path, folder=cache), expected)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "in_workers", None)
-        assert_equal(load_corpus(path, folder=cache), expected)
+    written = times(cache)
+    assert_equal(load_corpus(path, folder=cache), expected)
+    assert times(cache) == written
     assert len(load_corpus(path, min_count=50, folder=cache)[1]) < len(expected[1])
     path.write_text("\n".join(lines[::-1]), newline="")  # Of the same size.
     os.utime(path, (1, 1))
@@ -177,7 +187,7 @@ CHINESE = [
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_jieba_cuts_in_workers_as_it_does_here(workers, tmp_path, monkeypatch, capfd):
+def test_jieba_cuts_in_workers_as_it_does_here(workers, tmp_path, capfd):
     import jieba
 
     path, cache = tmp_path / "corpus.xz", tmp_path / "cache"
@@ -193,17 +203,17 @@ def test_jieba_cuts_in_workers_as_it_does_here(workers, tmp_path, monkeypatch, c
     ] == expected
     loaded = load_corpus(path, segment=True, folder=cache, workers=workers)
     assert_equal(loaded, plain_loop(expected, 10))
-    monkeypatch.setattr(module, "in_workers", None)
-    load_corpus(path, segment=True, folder=cache)  # Neither cut nor counted again.
+    written = times(cache)
+    load_corpus(path, segment=True, folder=cache)
+    assert times(cache) == written  # Neither cut nor counted again.
 
 
-def test_a_long_chinese_line_is_cut_as_a_whole_one_would_be(tmp_path, monkeypatch):
+def test_a_long_chinese_line_is_cut_as_a_whole_one_would_be(tmp_path):
     import jieba
 
-    monkeypatch.setattr(module, "BLOCK", 300)
     text = CHINESE[0] * 40
     (tmp_path / "corpus").write_text(text + "\n" + CHINESE[0])
-    cut = cut_words(tmp_path / "corpus", tmp_path, 1).read_text().split("\n")
+    cut = cut_words(tmp_path / "corpus", tmp_path, 1, block_size=300).read_text().split("\n")
     assert [line.split() for line in cut[:2]] == [jieba.lcut(text), jieba.lcut(CHINESE[0])]
     assert cut[2:] == [""]
 
@@ -283,7 +293,7 @@ LIMITED = """
 import json, resource, sys
 import numpy as np
 from concurrent.futures import process
-from word2vec_keras.words import build_vocabulary, encode_corpus
+from word2vec_keras.dataset import build_vocabulary, encode_corpus
 
 if __name__ == "__main__":
     path, out, allowed = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -336,11 +346,12 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / "corpus").write_bytes(TEXT * 20)
     script = tmp_path / "stop.py"
     script.write_text(
-        "import time\nfrom word2vec_keras import words\n"
+        "import time\nfrom functools import partial\n"
+        "from word2vec_keras.dataset import TextBlocks, WordCounter, in_workers\n"
         "if __name__ == '__main__':\n"
-        "    job = words.partial(words.make_counter, 10**6)\n"
-        f"    blocks = words.in_workers(job, {str(tmp_path / 'corpus')!r}, '', 2, [])\n"
-        "    next(blocks)\n    print(flush=True)\n    time.sleep(60)\n"
+        f"    blocks = TextBlocks({str(tmp_path / 'corpus')!r}, '')\n"
+        "    counts = in_workers(partial(WordCounter, 10**6), blocks, 2)\n"
+        "    next(counts)\n    print(flush=True)\n    time.sleep(60)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, script]

@@ -1,28 +1,17 @@
-"""word2vec_keras: the formats of vectors, evaluation sets, evaluators that equal gensim's."""
-
-import resource
-import struct
-import subprocess
-import sys
-from pathlib import Path
+"""word2vec_keras/evaluate.py: the formats of evaluation sets, and scores that equal gensim's."""
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from word2vec_keras.vectors import (
+from word2vec_keras.evaluate import (
     evaluate_analogies,
     evaluate_word_pairs,
-    most_similar,
-    normalize,
     read_evaluation,
-    read_vectors,
-    write_vectors,
 )
+from word2vec_keras.vectors import most_similar, normalize
 
-ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data" / "word_eval"
-FORMATS = ["vectors.txt", "vectors.bin"]
-each_format = pytest.mark.parametrize("name", FORMATS)
 each_real_set = pytest.mark.parametrize(
     "file",
     [
@@ -35,165 +24,6 @@ each_real_set = pytest.mark.parametrize(
         "en/ws/bruni_men.txt",
     ],
 )
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(4515)
-
-
-@pytest.fixture
-def drawn(rng):
-    """Words of many scripts and numbers of many sizes, as hard to write as float32 gets."""
-    words = ["the", "of", "国王", "naïve", "e-mail", "\u3000", "x\ty", "🐴", "\x85", "12", "nan"]
-    scale = 10.0 ** rng.integers(-30, 30, (len(words), 7))
-    vectors = (rng.normal(size=scale.shape) * scale).astype("float32")
-    vectors[0, :5] = 0, -0.0, 1e-45, np.finfo("float32").max, np.finfo("float32").tiny
-    return words, vectors
-
-
-def keyed_vectors(words, vectors):
-    models = pytest.importorskip("gensim.models", reason="gensim is only in benchmarks/")
-    theirs = models.KeyedVectors(vectors.shape[1])
-    theirs.add_vectors(words, vectors)
-    return theirs
-
-
-# --- Vectors ---
-@each_format
-def test_what_is_written_is_read_back_exactly(name, drawn, tmp_path):
-    words, vectors = drawn
-    write_vectors(tmp_path / name, words, vectors)
-    read_words, read = read_vectors(tmp_path / name)
-    assert read_words == words
-    assert read.dtype == np.float32 and read.tobytes() == vectors.tobytes()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@each_format
-def test_gensim_reads_what_is_written(name, drawn, tmp_path):
-    words, vectors = drawn
-    models = pytest.importorskip("gensim.models", reason="gensim is only in benchmarks/")
-    write_vectors(tmp_path / name, words, vectors)
-    theirs = models.KeyedVectors.load_word2vec_format(tmp_path / name, binary=name[-3:] == "bin")
-    assert theirs.index_to_key == words
-    assert theirs.vectors.tobytes() == vectors.tobytes()
-
-
-@each_format
-def test_what_gensim_writes_is_read(name, drawn, tmp_path):
-    words, vectors = drawn
-    theirs = keyed_vectors(words, vectors)
-    theirs.save_word2vec_format(tmp_path / name, binary=name[-3:] == "bin")
-    read_words, read = read_vectors(tmp_path / name)
-    assert read_words == words and read.tobytes() == vectors.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        # word2vec.c and fastText end a row with a blank, the first also binary rows with a break.
-        ("c.txt", b"2 2\nking 0.500000 -1.250000 \nof 3.000000 0.000000 \n"),
-        ("fasttext.vec", b"2 2\nking 0.5 -1.25 \nof 3 0 \n"),
-        ("windows.txt", b"2 2\r\nking 0.5 -1.25\r\nof 3 0\r\n"),
-        ("twice.txt", b"3 2\nking 0.5 -1.25\nking 7 7\nof 3 0\n"),
-        ("blank-end.txt", b"2 2\nking 0.5 -1.25\nof 3 0\n\n"),
-        ("c.bin", b"2 2\nking \0\0\0?\0\0\xa0\xbf\nof \0\0@@\0\0\0\0\n"),
-        ("gensim.bin", b"2 2\nking \0\0\0?\0\0\xa0\xbfof \0\0@@\0\0\0\0"),
-        ("any-name", b"2 2\nking \0\0\0?\0\0\xa0\xbfof \0\0@@\0\0\0\0"),
-    ],
-)
-def test_the_rows_of_other_producers_are_read(name, data, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    words, vectors = read_vectors(tmp_path / name)
-    assert words == ["king", "of"]
-    np.testing.assert_array_equal(vectors, np.float32([[0.5, -1.25], [3, 0]]))
-
-
-NAN = struct.pack("<f", np.nan)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "expected"),
-    [
-        ("a.txt", b"", ":1: expected the header"),
-        ("a.txt", b"king 1 2\nof 3 4\n", ":1: expected the header"),  # GloVe has no header.
-        ("a.txt", b"two 2\nof 3 4\n", ":1: expected the header"),
-        ("a.txt", b"-1 2\nof 3 4\n", ":1: expected the header"),
-        ("a.bin", bytes.fromhex("ba164f2f0c000000"), ":1: expected the header"),  # fastText's own.
-        ("a.txt", b"0 2\n", ":1: the header promises 0 words"),
-        ("a.txt", b"2 0\na\nb\n", ":1: the header promises 2 words of 0 numbers"),
-        ("a.txt", b"1000000000000 2\nof 3 4\n", ":1: the header promises 1,000,000,000,000 words"),
-        ("a.bin", b"1000000000000 2\nof \0\0\0\0\0\0\0\0", ":1: the header promises"),
-        ("a.txt", b"1 1000000000000\nof 3 4\n", ":1: the header promises 1 words of 1,000,000"),
-        ("a.txt", b"2 2\nof 0.25 0.125\n", ":2: the header promises 2 words, the file ends here"),
-        ("a.txt", b"2 2\nof 3 4\nking 1.5 2", ":3: the file ends within this line"),
-        ("a.txt", b"1 2\nof 3 4\nking 1 2\n", ":3: the header promises 1 words"),
-        ("a.txt", b"2 2\nof 3 4\nking 1\n", ":3: expected a word without blanks and 2 numbers"),
-        ("a.txt", b"2 2\nof 3 4\nking 1 2 3\n", ":3: expected a word without blanks and 2 numbers"),
-        ("a.txt", b"1 2\nNew York 1 2\n", ":2: expected a word without blanks and 2 numbers"),
-        ("a.txt", b"1 2\nof 3 four\n", ":2: could not convert"),
-        ("a.txt", b"1 2\nof 3 nan\n", ":2: the vector of 'of' has a number that is not finite"),
-        ("a.txt", b"1 2\nof 3 1e39\n", ":2: the vector of 'of' has a number that is not finite"),
-        ("a.txt", b"1 2\n 3.0 4.0\n", ":2: expected a word, got "),
-        ("a.txt", b"1 2\n\xb9\xfa 3 4\n", r":2: the word b'\xb9\xfa' is not UTF-8"),
-        ("a.bin", b"1 1\nof " + NAN, ", byte 4: the vector of 'of' has a number that is not"),
-        ("a.bin", b"1 1\n\xb9\xfa " + b"\0" * 4, r", byte 4: the word b'\xb9\xfa' is not UTF-8"),
-        ("a.bin", b"2 1\nof \0\0\0\0king \0\0", ", byte 11: the header promises 2 words, the file"),
-        ("a.bin", b"1 1\nof \0\0\0\0king \0\0\0\0", ", byte 11: the header promises 1 words, the"),
-        ("a.bin", b"1 1\na\nb \0\0\0\0", ", byte 4: expected a word, got 'a"),
-        ("a.bin", b"1 2\n" + b"x" * 99, ", byte 4: the header promises 1 words, the file ends"),
-    ],
-)
-def test_bad_vectors_are_one_clear_line(name, data, expected, error_of, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    assert error_of(read_vectors, tmp_path / name).startswith(f"error: {tmp_path / name}{expected}")
-
-
-def test_vectors_that_are_not_there(error_of, tmp_path):
-    assert "there is no such file" in error_of(read_vectors, tmp_path / "none.txt")
-    assert "there is no such file" in error_of(read_vectors, tmp_path)
-
-
-@each_format
-def test_a_file_cut_anywhere_is_refused(name, drawn, error_of, tmp_path):
-    write_vectors(tmp_path / name, drawn[0][:5], drawn[1][:5])
-    data = (tmp_path / name).read_bytes()
-    for end in range(len(data)):
-        (tmp_path / name).write_bytes(data[:end])
-        assert str(tmp_path / name) in error_of(read_vectors, tmp_path / name)
-
-
-@pytest.mark.parametrize("row", [b"a 1 1\n", b"a \0\0\0\0\0\0\0\0"], ids=["text", "binary"])
-def test_memory_is_bounded_by_the_size_of_the_file(row, tmp_path):
-    """Where the header promises a thousand times as much, less than 2 GiB of memory suffices."""
-    path = tmp_path / "vectors.bin" if b"\0" in row else tmp_path / "vectors.txt"
-    path.write_bytes(b"1000000000 2\n" + row * 1_000_000)
-    code = f"from word2vec_keras.vectors import read_vectors; read_vectors({str(path)!r})"
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
-
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
-    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}:1: the header promises")
-
-
-@each_format
-@pytest.mark.parametrize("word", ["", "New York", "a\nb"])
-def test_words_the_format_cannot_hold_are_refused(name, word, error_of, tmp_path):
-    line = error_of(write_vectors, tmp_path / name, ["of", word], np.ones((2, 3)))
-    assert repr(word) in line and not list(tmp_path.iterdir())
-
-
-@each_format
-def test_a_diverged_training_is_not_written_over_good_vectors(name, error_of, tmp_path):
-    write_vectors(tmp_path / name, ["of", "king"], np.ones((2, 3)))
-    bad = np.array([[1, 1, 1], [1, np.inf, 1]])
-    assert "the vector of 'king' is not finite" in error_of(
-        write_vectors, tmp_path / name, ["of", "king"], bad
-    )
-    np.testing.assert_array_equal(read_vectors(tmp_path / name)[1], np.ones((2, 3)))
 
 
 # --- Evaluation sets ---
@@ -300,16 +130,6 @@ def test_the_real_sets_are_all_found():
 
 
 # --- Evaluators ---
-def words_and_vectors(rng, n=400):
-    """Few letters in any case, so that many words are spellings of one, near each other."""
-    words = {}
-    while len(words) < n:
-        words["".join(rng.choice(list("abcABCéÉ"), rng.integers(1, 4)))] = None
-    center = {word.upper(): rng.normal(size=12) for word in words}
-    vectors = [center[word.upper()] + 0.3 * rng.normal(size=12) for word in words]
-    return list(words), np.array(vectors, "float32")
-
-
 def theirs_on_pairs(theirs, pairs, path, **keywords):
     path.write_text("".join(f"{a}\t{b}\t{score}\n" for a, b, score in pairs), encoding="utf-8")
     _, spearman, unknown = theirs.evaluate_word_pairs(str(path), **keywords)
@@ -350,8 +170,8 @@ def our_counts(words, vectors, sections, **keywords):
 
 
 @pytest.mark.parametrize("restrict_vocab", [300_000, 150])
-def test_word_pairs_equal_gensims(rng, tmp_path, restrict_vocab):
-    words, vectors = words_and_vectors(rng)
+def test_word_pairs_equal_gensims(rng, words_and_vectors, keyed_vectors, tmp_path, restrict_vocab):
+    words, vectors = words_and_vectors
     vectors[7] = 0
     drawn = rng.choice([*words, "unknown", "ABCABC"], (500, 2)).tolist()
     drawn += [(word, word.lower()) for word in words[:50]] + [drawn[0], drawn[0]]
@@ -367,9 +187,9 @@ def test_word_pairs_equal_gensims(rng, tmp_path, restrict_vocab):
 
 
 @pytest.mark.parametrize("restrict_vocab", [300_000, 250])
-def test_analogies_equal_gensims(rng, tmp_path, restrict_vocab):
+def test_analogies_equal_gensims(rng, words_and_vectors, keyed_vectors, tmp_path, restrict_vocab):
     """On spellings near each other, words given twice, answers among the words given."""
-    words, vectors = words_and_vectors(rng)
+    words, vectors = words_and_vectors
     sections = {}
     for name, some in (("few", words[:12]), ("all", words), ("unknown", ["x", "y"])):
         sections[name] = list(map(tuple, rng.choice(some, (600, 4)).tolist()))
@@ -387,7 +207,7 @@ def test_analogies_equal_gensims(rng, tmp_path, restrict_vocab):
 
 @each_real_set
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real sets are not on this machine")
-def test_the_evaluators_equal_gensims_on_real_sets(file, rng, tmp_path):
+def test_the_evaluators_equal_gensims_on_real_sets(file, rng, keyed_vectors, tmp_path):
     """Over 90% of the words of the set and 2,000 others; halves of a line are made alike."""
     pairs, analogies = read_evaluation(REAL / file)
     [lines] = (pairs or analogies).values()
@@ -414,24 +234,6 @@ def test_the_evaluators_equal_gensims_on_real_sets(file, rng, tmp_path):
         ours = our_counts(words, vectors, sections)
         right, asked = ours["Total accuracy"]
         assert ours == found and right > 0.01 * asked
-
-
-def test_most_similar_equals_gensims(rng):
-    words, vectors = words_and_vectors(rng)
-    theirs, unit = keyed_vectors(words, vectors), normalize(vectors)
-    for _ in range(50):
-        rows = rng.choice(len(words), 3, replace=False).tolist()
-        ours = most_similar(words, unit, rows[:2], rows[2:], topn=7)
-        names = [words[row] for row in rows]
-        expected = theirs.most_similar(positive=names[:2], negative=names[2:], topn=7)
-        assert [word for word, _ in ours] == [word for word, _ in expected]
-        np.testing.assert_allclose([x for _, x in ours], [x for _, x in expected], atol=1e-6)
-
-
-def test_most_similar_lists_no_more_words_than_there_are():
-    words, unit = ["a", "b", "c"], normalize(np.eye(3) + 0.1)
-    assert {word for word, _ in most_similar(words, unit, [0])} == {"b", "c"}
-    assert most_similar(words, unit, [0, 1], [2]) == []
 
 
 def test_a_perfect_analogy_by_hand():

@@ -3,15 +3,17 @@
 import json
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import common.run
+import common.folders
 from data import corpus
 from word2vec_keras import predict
 from word2vec_keras.vectors import write_vectors
 
+SAVED = Path(__file__).parent / "saved_by_1fae3ac"
 WORDS = ["the", "man", "woman", "king", "queen", "e-mail", "国王", "女王", "Kings"]
 VECTORS = np.array(
     [
@@ -108,7 +110,8 @@ def test_analogies(ask, terms):
 )
 def test_a_word_may_hold_a_sign(expression, added, taken):
     words = [*WORDS, "C++", "+", "-"]
-    rows = predict.parse_analogy(expression, {word: row for row, word in enumerate(words)})
+    known = predict.WordVectors(words, np.ones((len(words), 5)))
+    rows = predict.parse_analogy(expression, known)
     assert [[words[row] for row in side] for side in rows] == [added, taken]
 
 
@@ -192,7 +195,7 @@ def test_a_file_of_vectors_needs_no_run(name, tmp_path, capsys):
 @pytest.mark.parametrize("right", [False, True])
 def test_the_newest_run_is_shown_in_examples(right, tmp_path, monkeypatch, capsys):
     """The analogies of the embedded corpus, with their answers, where its words are known."""
-    monkeypatch.setattr(common.run, "RUNS", tmp_path)
+    monkeypatch.setattr(common.folders, "RUNS", tmp_path)
     questions = [list(question) for question in corpus.analogies("test")]
     words = list(dict.fromkeys(word for _, *four in questions for word in four))
     vectors = np.random.default_rng(0).normal(size=(len(words), 20)).astype("float32")
@@ -216,6 +219,25 @@ def test_vectors_of_another_text_are_shown_by_frequency(ask):
     answers, _ = ask()
     assert answers[0]["nearest"] == "the" and len(answers) > 3
     assert all(len(answer["words"]) == 5 for answer in answers)
+
+
+def test_a_run_of_an_older_version_answers_as_it_did(capsys):
+    """A fast skip-gram of 28 words, and what predict.py said of it, all by commit 1fae3ac."""
+    asked = ["--nearest", "我们", "--analogy", "我们", "-", "北京大学", "+", "公园"]
+    asked += [
+        "--similarity",
+        "我们",
+        "公园",
+        "--log-probability",
+        "公园",
+        "--context",
+        "我们",
+        "去",
+    ]
+    predict.main([*asked, "--topn", "3", "--json", "--run-dir", str(SAVED / "run")])
+    expected = (SAVED / "answers.jsonl").read_text(encoding="utf-8")
+    assert len(expected.splitlines()) == 4
+    assert capsys.readouterr().out == expected
 
 
 # --- Mistakes ---
@@ -254,7 +276,7 @@ def test_an_analogy_that_cannot_be_read_is_one_line(expression, ask, error_of):
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ("--topn 0", "--topn: expected 1 or more"),
+        ("--topn 0", "--topn: expected a whole number of at least 1"),
         ("--context the", "need each other"),
         ("--log-probability the", "need each other"),
         ("--log-probability a --context b --vectors x.txt", "needs a run"),
