@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
 import custom_loss.texts
-import dog_finetune.pictures
+import dog_finetune.dataset
 import linux_undelete.predict
 import rnn_saliency.texts
 from cloze_ccl import texts as cloze
@@ -99,11 +99,11 @@ def read_labels(path):
 
 
 def square(path):
-    return dog_finetune.pictures.read_picture(path, 16)
+    return dog_finetune.dataset.read_image(path, 16)
 
 
 def contest(path):
-    return dog_finetune.pictures.list_contest(path.parent)
+    return dog_finetune.dataset.list_contest(path.parent)
 
 
 def corpus(path):
@@ -118,7 +118,7 @@ KINDS = "png", "jpeg", "gif", "bmp", "webp", "tiff"
 # Loader: an intact file, its name, and what a caller catches besides the one line.
 LOADERS = {
     **{f"{kind} picture": (picture(kind), f"a.{kind}", square, UNREADABLE) for kind in KINDS},
-    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.pictures.open_picture, UNREADABLE),
+    "grey picture": (picture("tiff", "I"), "a.tif", dog_finetune.dataset.open_image, UNREADABLE),
     "captcha": (picture("png"), "a.png", captcha_xception.pictures.read_picture, UNREADABLE),
     "captcha in TIFF": (
         picture("tiff"),
@@ -330,7 +330,7 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
     Image.new("1", (14_000, 14_000)).save(path)
     for read in (
         captcha_xception.pictures.read_picture,
-        dog_finetune.pictures.open_picture,
+        dog_finetune.dataset.open_image,
         mnist.read_picture,
     ):
         with pytest.raises(Image.DecompressionBombError):
@@ -339,6 +339,6 @@ def test_a_bomb_of_pixels_is_refused(tmp_path):
 
 def test_a_record_of_the_wrong_kind_is_one_line(tmp_path, error_of):
     (tmp_path / "classes.json").write_text(json.dumps([1, 2]))
-    from dog_finetune.predict import load_run
+    from dog_finetune.evaluate import load_classifier
 
-    assert "classes.json" in error_of(load_run, tmp_path)
+    assert "classes.json" in error_of(load_classifier, tmp_path)
