@@ -49,12 +49,21 @@ def draw_confusions(folder, image_size, data, guesses):
 
 
 def draw_predictions(path, images, lines, truths=None, heat_maps=None):
-    """A grid of images and what was said of each: hit or miss, and where the network looked.
+    """Writes a grid of images; see `grid_of_predictions` for the arguments."""
+    shown, titles = grid_of_predictions(images, lines, truths, heat_maps)
+    save_images(path, shown, titles)
+
+
+def grid_of_predictions(images, lines, truths=None, heat_maps=None):
+    """Images and what was said of each: hit or miss, and where the network looked.
 
     Args:
         lines: dicts with "label" and "probability", one per image.
         truths: the true names of the classes, if they are known.
         heat_maps: of `evaluate.explain`, if they are to be shown beside the images.
+
+    Returns:
+        The images and their titles.
     """
     shown = []
     titles = []
@@ -67,7 +76,7 @@ def draw_predictions(path, images, lines, truths=None, heat_maps=None):
         if heat_maps is not None:
             shown.append(overlay(image, heat_maps[i]))
             titles.append("where it looked")
-    save_images(path, shown, titles)
+    return shown, titles
 
 
 def verdict(label, truth):

@@ -63,7 +63,7 @@ def parse_args(argv=None):
 
 
 # --- The script ---
-def main(argv=None):
+def main(argv=None, max_shown=MAX_SHOWN):
     args = parse_args(argv)
     run_dir = find_run("dog_finetune", args.run_dir)
     network, notes = load_classifier(run_dir)
@@ -84,7 +84,7 @@ def main(argv=None):
             truth = truths[len(lines)]
         lines.append(line)
         print_line(line, truth, args.json)
-        if len(shown) < MAX_SHOWN and (args.explain or truths is not None):
+        if len(shown) < max_shown and (args.explain or truths is not None):
             shown.append(image)
     if args.submission is not None and lines:
         write_submission(args.submission, lines)

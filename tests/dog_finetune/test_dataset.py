@@ -1,41 +1,27 @@
-"""dog_finetune: picture files of every kind, folders and the contest's layout, the split."""
+"""Image files of every kind, folders and the contest's layout, the split, hidden labels."""
 
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageOps
 
-from common.pictures import UNREADABLE
+from common.images import UNREADABLE
 from data import dogs
-from dog_finetune import pictures, train
+from dog_finetune import dataset, train
 
-ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT / "data" / "downloads" / "flowers102"
 
 
-def save_dogs(folder, breed, count, first=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(first, first + count):
-        Image.fromarray(dogs.draw_dog(7, breed, index)).save(folder / f"{index:03d}.jpg")
+def load(path, *words, draw=0):
+    data = dataset.load(train.parse_args(["--data", str(path), *words]), draw)
+    return data.splits, data.class_names, data.notes
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Three breeds of 20 drawn dogs."""
-    for breed in range(3):
-        save_dogs(tmp_path / "own" / f"breed_{breed}", breed, 20)
-    return tmp_path / "own"
-
-
-def load(path, *words):
-    return train.load_data(train.parse_args(["--data", str(path), *words]))
-
-
-# --- One picture ---
+# --- One image ---
 def block(mode="RGB", size=(40, 40)):
     """A dark left half and a light right half."""
     x = np.zeros((size[1], size[0]), "uint8")
@@ -44,7 +30,7 @@ def block(mode="RGB", size=(40, 40)):
 
 
 def halves(path, size=16):
-    x = pictures.read_picture(path, size)
+    x = dataset.read_image(path, size)
     assert x.shape == (size, size, 3) and x.dtype == np.uint8
     return x[:, : size // 2 - 2].mean(), x[:, size // 2 + 2 :].mean()
 
@@ -66,7 +52,7 @@ def test_every_mode_is_read(tmp_path):
     grey = np.zeros((40, 40), "uint16")
     grey[:, 20:] = 51_200
     Image.fromarray(grey).save(tmp_path / "16.png")
-    assert np.allclose(halves(tmp_path / "16.png"), (0, 200), atol=1)
+    assert halves(tmp_path / "16.png") == (0, 255)
     Image.fromarray(grey.astype("float32")).save(tmp_path / "float.tif")
     assert halves(tmp_path / "float.tif") == (0, 255)
     clear = np.zeros((40, 40, 4), "uint8")
@@ -81,7 +67,7 @@ def test_an_animation_shows_its_first_frame(tmp_path):
     assert dark < 12 and 180 < light < 220
 
 
-def test_a_picture_stands_upright(tmp_path):
+def test_an_image_stands_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # The camera was turned: the top is at the right.
     block().transpose(Image.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
@@ -90,7 +76,7 @@ def test_a_picture_stands_upright(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of the damage.
-def test_damaged_exif_data_do_not_hide_a_picture(tmp_path):
+def test_damaged_exif_data_do_not_hide_an_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "camera", 72.0
     block().save(tmp_path / "a.jpg", exif=exif)
@@ -100,7 +86,7 @@ def test_damaged_exif_data_do_not_hide_a_picture(tmp_path):
         damaged = bytearray(data)
         for place in start + rng.integers(0, 60, 2):
             damaged[place] = rng.integers(256)
-        assert pictures.open_picture(io.BytesIO(damaged)).size == (40, 40)
+        assert dataset.open_image(io.BytesIO(damaged)).size == (40, 40)
         try:
             with Image.open(io.BytesIO(damaged)) as image:
                 ImageOps.exif_transpose(image)
@@ -109,27 +95,27 @@ def test_damaged_exif_data_do_not_hide_a_picture(tmp_path):
     assert len(raised) > 1
 
 
-def test_damaged_pixels_are_no_picture(tmp_path):
+def test_damaged_pixels_are_not_an_image(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), "uint8")
     Image.fromarray(noise).save(tmp_path / "a.png")
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[len(data) // 2] ^= 255
     with pytest.raises(UNREADABLE):
-        pictures.open_picture(io.BytesIO(data))
+        dataset.open_image(io.BytesIO(data))
 
 
 def test_one_pixel_and_long_strips_are_read(tmp_path):
     Image.new("RGB", (1, 1), (9, 90, 200)).save(tmp_path / "1.png")
-    assert (pictures.read_picture(tmp_path / "1.png", 16) == (9, 90, 200)).all()
+    assert (dataset.read_image(tmp_path / "1.png", 16) == (9, 90, 200)).all()
     block(size=(400, 3)).save(tmp_path / "strip.png")
-    assert pictures.read_picture(tmp_path / "strip.png", 16).shape == (16, 16, 3)
+    assert dataset.read_image(tmp_path / "strip.png", 16).shape == (16, 16, 3)
 
 
 def test_a_large_jpeg_is_the_middle_square(tmp_path):
     x = np.zeros((300, 900, 3), "uint8")
     x[:, 300:600] = (200, 100, 50)
     Image.fromarray(x).save(tmp_path / "wide.jpg", quality=95)
-    read = pictures.read_picture(tmp_path / "wide.jpg", 32)
+    read = dataset.read_image(tmp_path / "wide.jpg", 32)
     assert np.abs(read[2:-2, 2:-2].astype(int) - (200, 100, 50)).max() < 8
 
 
@@ -160,8 +146,8 @@ def bad_files():
 
 
 @pytest.mark.parametrize("name", bad_files())
-def test_one_bad_file_among_many_is_skipped_and_named(name, tmp_path, error_of):
-    # Many of one breed: the share that may be bad is one in a hundred.
+def test_one_bad_file_among_many_is_skipped_and_named(name, tmp_path, error_of, save_dogs):
+    # Many of one breed: the fraction that may be bad is one in a hundred.
     save_dogs(tmp_path / "own" / "a", 0, 60)
     save_dogs(tmp_path / "own" / "b", 1, 60)
     (tmp_path / "own" / "a" / name).write_bytes(bad_files()[name])
@@ -183,7 +169,7 @@ def test_the_split_is_stratified_disjoint_and_fixed(folder):
         assert one[split][0] == two[split][0]
     paths = [path for sources, _ in one.values() for path in sources]
     assert len(set(paths)) == 60
-    other = train.load_data(train.parse_args(["--data", str(folder)]), draw=1)[0]
+    other, *_ = load(folder, draw=1)
     assert other["test"][0] != one["test"][0]
     few, *_ = load(folder, "--shares", "0.3", "0")
     assert [len(few[s][1]) for s in ("train", "valid", "test")] == [42, 0, 18]
@@ -192,26 +178,26 @@ def test_the_split_is_stratified_disjoint_and_fixed(folder):
 def test_near_duplicates_stay_on_one_side(folder):
     for number, path in enumerate(sorted((folder / "breed_0").iterdir())):
         with Image.open(path) as image:
-            twin = image.resize((140, 140)) if number % 2 else image.copy()
-            twin.save(folder / "breed_0" / f"twin_{path.name}", quality=60)
+            duplicate = image.resize((140, 140)) if number % 2 else image.copy()
+            duplicate.save(folder / "breed_0" / f"copy_{path.name}", quality=60)
     splits, _, notes = load(folder)
     assert notes["near_duplicates"] == 20
     side = {path: split for split, (sources, _) in splits.items() for path in sources}
     assert len(side) == 80
     for path in folder.glob("breed_0/[0-9]*"):
-        assert side[path] == side[path.with_name(f"twin_{path.name}")]
+        assert side[path] == side[path.with_name(f"copy_{path.name}")]
 
 
-def test_twin_groups_equal_a_loop():
+def test_groups_of_near_duplicates_equal_a_loop():
     rng = np.random.default_rng(0)
     prints = rng.integers(0, 2**63, (1200, 2)).astype("uint64")
     prints[700] = prints[3] ^ np.uint64(0b1011)
     prints[1100] = prints[700] ^ np.uint64(0b111 << 40)
-    groups = pictures.twin_groups(prints)
+    groups = dataset.near_duplicate_groups(prints)
     assert groups[3] == groups[700] == groups[1100] and len(np.unique(groups)) == 1198
 
 
-def test_given_parts_are_taken_and_cleaned_of_twins(folder, tmp_path):
+def test_given_parts_are_taken_and_cleaned_of_near_duplicates(folder, tmp_path, save_dogs):
     given = tmp_path / "given"
     for part, first, count in (("train", 0, 12), ("valid", 12, 3), ("test", 15, 4)):
         for breed in range(2):
@@ -244,14 +230,14 @@ def test_given_parts_are_taken_and_cleaned_of_twins(folder, tmp_path):
     assert {p.name for p in splits["unlabelled"][0]} == {f"{i:03d}.jpg" for i in range(12)} - kept
 
 
-def test_folders_that_make_no_sense_are_one_line(folder, tmp_path, error_of):
+def test_folders_that_make_no_sense_are_one_line(folder, tmp_path, error_of, save_dogs):
     assert "not a folder" in error_of(load, tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     assert "one sub-folder per class" in error_of(load, tmp_path / "bare")
     (folder / "nothing").mkdir()
     assert "class nothing is empty" in error_of(load, folder)
     save_dogs(folder / "nothing", 5, 1)
-    assert "class nothing has 1 pictures, 1 that differ" in error_of(load, folder)
+    assert "class nothing has 1 images, 1 that differ" in error_of(load, folder)
     twice = ["--valid", str(folder), "--test", str(folder)]
     assert "validation and test set" in error_of(load, folder, *twice)
     save_dogs(tmp_path / "one" / "wolf", 5, 12)
@@ -262,35 +248,53 @@ def test_folders_that_make_no_sense_are_one_line(folder, tmp_path, error_of):
     assert "--unlabelled" in error_of(load, folder, "--unlabelled", "nowhere")
 
 
+# --- Hidden labels ---
+def test_hidden_labels_are_a_fraction_of_each_class():
+    labels = np.repeat([0, 1, 2], [10, 1, 4])
+    splits = {"train": (np.arange(15), labels), "unlabelled": ([], np.empty(0, int))}
+    data = dataset.DogData(splits, ["a", "b", "c"], {})
+    dataset.hide_labels(data, 0.5)
+    parts = data.splits
+    assert np.bincount(parts["train"][1]).tolist() == [5, 1, 2]
+    assert np.bincount(parts["unlabelled"][1]).tolist() == [5, 0, 2]
+    assert sorted([*parts["train"][0], *parts["unlabelled"][0]]) == list(range(15))
+
+
+def test_nothing_unlabelled_is_one_line(error_of):
+    for given in ("0", "0.01"):
+        args = train.parse_args(["--smoke", "--unlabelled", given])
+        assert "no image whose label" in error_of(dataset.load, args)
+
+
 # --- The contest's layout ---
-def contest(folder, lines, present):
+def contest(folder, lines, present, save_dogs):
     save_dogs(folder / "train", 0, present)
     for path in (folder / "train").iterdir():
         path.rename(path.with_stem(f"id{int(path.stem)}"))
     (folder / "train.txt").write_text("\n".join(lines) + "\n")
 
 
-def test_the_contest_lists_ids_and_classes_with_gaps(tmp_path):
+def test_the_contest_lists_ids_and_classes_with_gaps(tmp_path, save_dogs):
     lines = [f"id{i} {(0, 7, 133)[i % 3]} http://where/{i}" for i in range(120)]
-    contest(tmp_path / "c", [*lines, "id5 7 again", "id119 0 another class", ""], 119)
+    contest(tmp_path / "c", [*lines, "id5 7 again", "id119 0 another class", ""], 119, save_dogs)
     splits, names, notes = load(tmp_path / "c")
     assert names == ["0", "7", "133"] and notes["two_labels"] == 2
     assert notes["missing"] == []
     assert sum(len(y) for _, y in splits.values()) == 118
     lines = [line for line in lines if not line.startswith("id119 ")]
-    contest(tmp_path / "d", [*lines, "id900 7 url"], 119)
+    contest(tmp_path / "d", [*lines, "id900 7 url"], 119, save_dogs)
     splits, _, notes = load(tmp_path / "d")
     assert notes["missing"] == ["id900.jpg"] and notes["two_labels"] == 0
     assert sum(len(y) for _, y in splits.values()) == 119
 
 
-def test_contest_lists_that_do_not_fit_are_one_line(tmp_path, error_of):
-    contest(tmp_path / "c", [f"id{i} {i % 2}" for i in range(12)], 9)
-    assert "names 3 pictures" in error_of(load, tmp_path / "c")
+def test_contest_lists_that_do_not_fit_are_one_line(tmp_path, error_of, save_dogs):
+    contest(tmp_path / "c", [f"id{i} {i % 2}" for i in range(12)], 9, save_dogs)
+    assert "names 3 images" in error_of(load, tmp_path / "c")
     (tmp_path / "c" / "train.txt").write_text("id0 1\nid1\n")
     assert "train.txt:2" in error_of(load, tmp_path / "c")
     (tmp_path / "c" / "train.txt").write_text("\n")
-    assert "names no picture" in error_of(load, tmp_path / "c")
+    assert "names no image" in error_of(load, tmp_path / "c")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real flowers are not on this machine")
