@@ -267,10 +267,10 @@ class Writer:
         return self.write(MEETS, {"c": c, "d": d})
 
     def choose_facts(self, facts, gift):
-        """What the story says again, the later words to be blanked: [(kind, names)].
+        """The facts that the story says again, with a noun that may be blanked: [(kind, names)].
 
-        The first one is who gave or got the gift. Two more are chosen of the other kinds. Whoever
-        gives or gets a thing has none or two of them, so these things are not asked for.
+        The first one is who gave or who got the gift, then come two other kinds. Whoever gives or
+        gets a thing ends up with none or two, so what they had first is not asked for.
         """
         kind = "giver"
         if self.chance(0.6):
