@@ -63,8 +63,16 @@ def parse_args(argv=None):
 
 
 # --- The script ---
-def main(argv=None, max_shown=MAX_SHOWN):
-    args = parse_args(argv)
+def main(argv=None):
+    return predict(parse_args(argv))
+
+
+def predict(args, max_shown=MAX_SHOWN):
+    """Prints and writes what the flags ask for; returns the lines as dicts.
+
+    Args:
+        max_shown: the grid of images holds the first so many.
+    """
     run_dir = find_run("dog_finetune", args.run_dir)
     network, notes = load_classifier(run_dir)
     if args.export is not None:

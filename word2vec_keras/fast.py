@@ -110,10 +110,9 @@ def fast_chunks(ids, keep, noise, num_chunks, chunk_size=8192, negatives_shape=(
 def stream(batches, num_batches):
     """The first batches of a PyDataset for `fit`, made in a thread while the model trains.
 
-    `fit` would take the PyDataset itself, but in one of two slower ways. On TensorFlow it makes
-    an autotuned tf.data.Dataset of it: at the end tf.data may wait for its tuning thread to wake
-    up, which can double the time of a training. With workers=2 it waits a tenth of a second at
-    the end of every epoch.
+    `fit` would take the PyDataset itself. But on TensorFlow it makes an autotuned tf.data.Dataset
+    of it: at the end tf.data may wait for its tuning thread to wake up, which can double the time
+    of a training. With workers=2 it does not, but then two threads ask for batches, out of order.
     """
     chunks = (batches[i] for i in range(num_batches))
     if keras.backend.backend() != "tensorflow":

@@ -233,9 +233,10 @@ class EpochBatches(keras.utils.PyDataset):
         self.read_epoch = read_epoch
         self.steps_per_epoch = steps_per_epoch
         self.first_epoch = first_epoch
-        self.epoch = None  # The epoch that is being read,
-        self.batches = None  # its batches,
-        self.step = 0  # and how many of them have been read.
+        # The epoch that is being read, its iterator, and how many batches have been read from it.
+        self.epoch = None
+        self.batches = None
+        self.step = 0
 
     def __getitem__(self, index):
         epoch, step = divmod(index, self.steps_per_epoch)

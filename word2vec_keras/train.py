@@ -90,14 +90,14 @@ def main(argv=None):
     corpus = dataset.load(args)
     num_sentences = check_sentences(args, corpus)
     pairs, analogies = evaluate.evaluation_sets(args.eval)
-    start = read_start(args)
-    start_sha256 = None
-    if start is not None:
-        corpus.add_words(start.words)
-        start_sha256 = start.sha256()
+    saved = read_saved(args)
+    saved_sha256 = None
+    if saved is not None:
+        corpus.add_words(saved.words)
+        saved_sha256 = saved.sha256()
     keep = model.keep_probability(corpus.counts, corpus.total, args.subsample)
     num_kept = check_subsample(args, corpus, keep)
-    run = Run(args, "word2vec_keras", [corpus.notes["sha256"], start_sha256])
+    run = Run(args, "word2vec_keras", [corpus.notes["sha256"], saved_sha256])
     name = corpus.notes["name"]
     print(f"{name}: {corpus.total:,} words, {corpus.notes['num_words']:,} different ones kept")
 
@@ -105,8 +105,8 @@ def main(argv=None):
         network, num_steps = build_fast(args, len(corpus.words), num_kept)
     else:
         network, num_steps = build_post(args, len(corpus.words), num_sentences)
-    if start is not None:
-        copy_rows(start, network, corpus.words)
+    if saved is not None:
+        copy_rows(saved, network, corpus.words)
     checkpoint = run.checkpoint(network, monitor=None)
     num_epochs = args.epochs - run.epoch  # Those that a resumed run has left.
     batches = training_batches(args, corpus, keep, network, num_steps, run.epoch)
@@ -285,7 +285,7 @@ def softmax_arrays(network, counts, keep):
 
 
 @dataclass
-class Start:
+class SavedVectors:
     """The words and vectors that --continue-from names, and the path of their file."""
 
     words: list
@@ -296,9 +296,25 @@ class Start:
         data = "\n".join(self.words).encode() + self.vectors.tobytes()
         return hashlib.sha256(data).hexdigest()
 
+    @property
+    def output_path(self):
+        """Where a run has saved the rest of what it learnt, beside its vectors."""
+        return self.path.with_name("output.npz")
 
-def read_start(args):
-    """The Start that --continue-from names; None without the flag."""
+    def arrays(self):
+        """{name, as in `tables`: array with a row per word}: the vectors, and the rest."""
+        arrays = {"vectors": self.vectors}
+        if self.output_path.exists():
+            output = read_arrays(self.output_path)
+            output = {name: array[1:] for name, array in output.items() if array.ndim > 0}
+            # A file of vectors may lie beside the output of another run.
+            if all(len(array) == len(self.words) for array in output.values()):
+                arrays.update(output)
+        return arrays
+
+
+def read_saved(args):
+    """The SavedVectors that --continue-from names; None without the flag."""
     if args.continue_from is None:
         return None
     path = Path(args.continue_from)
@@ -306,32 +322,27 @@ def read_start(args):
     _, size = vectors.shape
     if size != args.embedding_dim:
         cli.fail(f"{path}: vectors of {size} numbers: give --embedding-dim {size}")
-    return Start(words, vectors, path)
+    return SavedVectors(words, vectors, path)
 
 
-def copy_rows(start, network, words):
-    """Puts the vectors of a Start into a network, with all else that a run has saved beside them.
+def copy_rows(saved, network, words):
+    """Puts SavedVectors into a network.
 
     Args:
-        words: those of the network, which include the words of the Start.
+        words: those of the network, which include the saved ones.
     """
     row_of_word = {word: row for row, word in enumerate(words)}
-    rows = [row_of_word[word] for word in start.words]
-    arrays = {"vectors": start.vectors}
-    output_path = start.path.with_name("output.npz")
-    if output_path.exists():
-        saved = read_arrays(output_path)
-        saved = {name: array[1:] for name, array in saved.items() if array.ndim > 0}
-        # Vectors that were moved here from elsewhere may lie beside the output of another run.
-        if all(len(array) == len(rows) for array in saved.values()):
-            arrays.update(saved)
+    rows = [row_of_word[word] for word in saved.words]
+    arrays = saved.arrays()
     for name, variable in tables(network).items():
         if name not in arrays:
             continue
         table = ops.convert_to_numpy(variable).copy()
         array = arrays[name]
         if array.size != table[rows].size:
-            cli.fail(f"{output_path}: {name} has {array.shape[1:]} a word, not {table.shape[1:]}")
+            cli.fail(
+                f"{saved.output_path}: {name} has {array.shape[1:]} a word, not {table.shape[1:]}"
+            )
         table[rows] = array.reshape(len(rows), *table.shape[1:])
         variable.assign(table)
 

@@ -54,7 +54,7 @@ def test_many_images_are_read_a_few_at_a_time(smoke_run, small_folder):
 
 def test_a_grid_shows_the_first_images_and_says_so(smoke_run, small_folder, assert_drawn, capsys):
     flags = ["--run-dir", str(smoke_run[0]), "--explain", str(small_folder / "breed_0")]
-    lines = predict.main(flags, max_shown=7)
+    lines = predict.predict(predict.parse_args(flags), max_shown=7)
     assert len(lines) == 12 and "the first 7" in capsys.readouterr().err
     assert_drawn(smoke_run[0] / "explained.png")
     predict.main(flags)

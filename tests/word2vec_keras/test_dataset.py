@@ -16,11 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from word2vec_keras.dataset import (
-    build_vocabulary,
-    cut_words,
-    load_corpus,
-)
+from word2vec_keras.dataset import Corpus, build_vocabulary, cut_words, load_corpus
 
 PACK = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 
@@ -365,3 +361,45 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     while any(Path(f"/proc/{child}").exists() for child in children) and time.time() < deadline:
         time.sleep(0.1)
     assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_workers_do_not_import_the_script_that_runs(tmp_path):
+    """A script like train.py loads Keras; each worker would load it again."""
+    (tmp_path / "corpus").write_bytes(TEXT)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom word2vec_keras.dataset import build_vocabulary\n"
+        "print('imported', flush=True)\n"
+        "if __name__ == '__main__':\n"
+        f"    build_vocabulary({str(tmp_path / 'corpus')!r}, workers=2)\n"
+        "    assert sys.modules['__main__'].__file__ == __file__\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "imported\n"
+
+
+def test_importing_the_module_loads_no_keras():
+    code = "import sys, word2vec_keras.dataset; print('keras' in sys.modules)"
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# --- The corpus ---
+def small_corpus():
+    ids = np.array([1, 2, 0, 3, 0, 1, 1, 2, 3, 0], "int32")
+    return Corpus(ids, ["", "a", "b", "c"], np.array([0, 3, 2, 2]), 9, {})
+
+
+def test_sentences_are_counted():
+    assert small_corpus().count_sentences() == (3, 4)
+
+
+def test_new_words_get_an_id_and_a_count_of_0():
+    corpus = small_corpus()
+    corpus.add_words(["c", "d", "a", "e"])
+    assert corpus.words == ["", "a", "b", "c", "d", "e"]
+    assert corpus.counts.tolist() == [0, 3, 2, 2, 0, 0]
