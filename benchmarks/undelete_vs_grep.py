@@ -24,6 +24,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from word2vec_vs_gensim import busy_seconds, own_seconds, write_result
@@ -35,7 +36,8 @@ from linux_undelete.undelete.extent import grow_best
 ROOT = Path(__file__).resolve().parent.parent
 PREDICT = ROOT / "linux_undelete" / "predict.py"
 PHRASES = {"code": "def load_results_from(", "chinese": "恢复误删的脚本"}
-MEGABYTE, BLOCK = 1 << 20, 4096
+MEGABYTE = 1 << 20
+BLOCK = 4096
 TOOLS = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
@@ -44,20 +46,17 @@ def write_image(path, size):
 
     The texts are the standard library's, each from a block border on, its last block filled up.
     """
-    random, sources = (
-        np.random.default_rng(0),
-        sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")),
-    )
-    files = [source.read_bytes() for source in sources]
-    text = b"".join(data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0") for data in files)
-    packed = zlib.compress(text + random.bytes(4 * MEGABYTE))
+    rng = np.random.default_rng(0)
+    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    text = b"".join(fill_blocks(source.read_bytes()) for source in sources)
+    packed = zlib.compress(text + rng.bytes(4 * MEGABYTE))
     with path.open("wb") as file:
         for number in range(size // MEGABYTE):
-            part = random.bytes(MEGABYTE)
-            if number % 3:
-                whole = packed if number % 3 == 1 else text
-                start = int(random.integers(0, len(whole) - MEGABYTE)) // BLOCK * BLOCK
-                part = whole[start : start + MEGABYTE]
+            part = rng.bytes(MEGABYTE)
+            if number % 3 == 1:
+                part = random_part(rng, packed)
+            elif number % 3 == 2:
+                part = random_part(rng, text)
             file.write(part)
         for number in range(20):
             for at, phrase in enumerate(PHRASES.values()):
@@ -65,24 +64,38 @@ def write_image(path, size):
                 file.write(f"# version {number}\n{phrase}path)\n".encode().ljust(BLOCK, b"\0"))
 
 
+def fill_blocks(data):
+    """The bytes of a file as a disk holds them: the last block is filled up with zeros."""
+    return data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0")
+
+
+def random_part(rng, data):
+    """A megabyte of the data, from a block border on."""
+    start = int(rng.integers(0, len(data) - MEGABYTE)) // BLOCK * BLOCK
+    return data[start : start + MEGABYTE]
+
+
 def run(command, image, output, locale="C.UTF-8"):
-    """{"whole": seconds, "processor": seconds, "peak": bytes, "others": share} and stderr.
+    """{"whole": seconds, "processor": seconds, "peak": bytes, "others": fraction} and stderr.
 
     The output goes into a file, as in the post: into /dev/null grep would stop at its first hit.
-    "others" is the share of the machine that other processes used meanwhile.
+    "others" is the fraction of the machine that other processes used meanwhile.
     """
     with image.open("rb") as file:
         while file.read(MEGABYTE):
             pass
     environment = os.environ | {"LC_ALL": locale, "PYTHONPATH": str(ROOT)}
     with output.open("wb") as out, output.with_suffix(".err").open("wb") as errors:
-        before, start, peak = busy_seconds() - own_seconds(), time.perf_counter(), 0
+        before = busy_seconds() - own_seconds()
+        start = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=errors)
         status = Path(f"/proc/{process.pid}/status")
-        ended, used = 0, None
+        peak = 0
+        ended = 0
         while not ended:
             found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
-            peak = max(peak, int(found[1]) * 1024 if found else 0)
+            if found:
+                peak = max(peak, int(found[1]) * 1024)
             time.sleep(0.005)
             ended, code, used = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - start
@@ -91,8 +104,13 @@ def run(command, image, output, locale="C.UTF-8"):
     errors = output.with_suffix(".err").read_text()
     if process.returncode:
         raise SystemExit(f"{command}: {errors}")
-    result = {"whole": seconds, "processor": used.ru_utime + used.ru_stime, "peak": peak}
-    return result | {"others": max(others, 0)}, errors
+    result = {
+        "whole": seconds,
+        "processor": used.ru_utime + used.ru_stime,
+        "peak": peak,
+        "others": max(others, 0),
+    }
+    return result, errors
 
 
 def speeds(image, phrase, folder, rounds):
@@ -102,14 +120,16 @@ def speeds(image, phrase, folder, rounds):
         found = {}
         for locale in ("C", "C.UTF-8"):
             command = ["grep", "-a", "-B", "5", "-A", "10", "-e", phrase, str(image)]
-            found[f"grep {locale}"], _ = run(command, image, folder / "output", locale)
-            found[f"grep {locale}"]["scan"] = found[f"grep {locale}"]["whole"]
+            measured, _ = run(command, image, folder / "output", locale)
+            measured["scan"] = measured["whole"]
+            found[f"grep {locale}"] = measured
         for name, words in (("four encodings", []), ("UTF-8 only", ["--encodings", "utf-8"])):
             out = folder / "recovered"
             command = [sys.executable, str(PREDICT), "--image", str(image), "--phrase", phrase]
             command += [*words, "--out", str(out)]
-            found[name], errors = run(command, image, folder / "output")
-            found[name]["scan"] = float(re.search(r"in ([0-9.]+) s$", errors, re.MULTILINE)[1])
+            measured, errors = run(command, image, folder / "output")
+            measured["scan"] = float(re.search(r"in ([0-9.]+) s$", errors, re.MULTILINE)[1])
+            found[name] = measured
             shutil.rmtree(out)
         results.append(found)
         size = image.stat().st_size / 1e9
@@ -124,8 +144,11 @@ def ratio(results, name, key):
     for found in results:
         grep = min(found["grep C"][key], found["grep C.UTF-8"][key])
         values.append(grep / found[name][key])
-    rounded = [round(value, 3) for value in (statistics.median(values), min(values), max(values))]
-    return dict(zip(("value", "low", "high"), rounded, strict=True))
+    return {
+        "value": round(statistics.median(values), 3),
+        "low": round(min(values), 3),
+        "high": round(max(values), 3),
+    }
 
 
 def exact_ends(path):
@@ -134,40 +157,67 @@ def exact_ends(path):
     Sources of the standard library and Chinese texts lie between blocks of a neighbour, as files
     do; "text, no slack" are texts that fill their last block, with another text on both sides.
     """
-    draw, random = np.random.default_rng(1), np.random.default_rng(2)
+    rng = np.random.default_rng(1)
     sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    texts = [("utf-8", data) for data in (s.read_bytes() for s in sources) if 200 < len(data) < 2e5]
-    for i in range(100):
-        encoding = ("utf-8", "gbk", "utf-16-le")[i % 3]
-        data = planted_text(i, int(draw.integers(200, 20_000)) * 2, "utf-8", True)[0]
-        texts.append((encoding, data.decode().encode(encoding)))
-    code = compile(b"".join(s.read_bytes() + b"\n" for s in sources[:1]), "x", "exec").co_code
-    packed = zlib.compress(b"".join(data for _, data in texts))
-    near = {"random": random.bytes(BLOCK), "compressed": packed[BLOCK : 2 * BLOCK]}
-    near |= {"zeros": bytes(BLOCK), "bytecode": (code * BLOCK)[:BLOCK]}
-    near |= {"text": texts[0][1][:100].ljust(BLOCK, b"\0"), "text, no slack": b""}
+    texts = texts_to_grow(rng, sources)
     counts = {}
-    for name, neighbour in near.items():
-        counts[name] = [0, 0]
+    for name, neighbour in neighbours(sources, texts).items():
+        num_exact = 0
+        num_texts = 0
         for encoding, data in texts:
-            before = after = neighbour
             if name == "text, no slack":
                 data = data[: len(data) // BLOCK * BLOCK]
-                before = after = texts[counts[name][1]][1][:BLOCK].ljust(BLOCK, b" ")
+                neighbour = texts[num_texts][1][:BLOCK].ljust(BLOCK, b" ")
             if not data:
                 continue
-            filled = data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0")
-            path.write_bytes(before + filled + after)
-            disk = Disk(path)
-            place = int(draw.integers(0, len(data))) // BLOCK * BLOCK
-            while encoding != "utf-16-le" and not 9 <= data[place] < 64:
-                place = (place + 1) % len(data)  # A byte at which a character begins.
-            extent = grow_best(disk, BLOCK + place, 1, (encoding,))
-            disk.close()
-            counts[name][0] += (extent.start, extent.end) == (BLOCK, BLOCK + len(data))
-            counts[name][1] += 1
-        print(f"ends beside {name}: {counts[name][0]} of {counts[name][1]} exact", flush=True)
+            path.write_bytes(neighbour + fill_blocks(data) + neighbour)
+            extent = grow_within(rng, path, data, encoding)
+            if (extent.start, extent.end) == (BLOCK, BLOCK + len(data)):
+                num_exact += 1
+            num_texts += 1
+        counts[name] = [num_exact, num_texts]
+        print(f"ends beside {name}: {num_exact} of {num_texts} exact", flush=True)
     return counts
+
+
+def texts_to_grow(rng, sources):
+    """[(encoding, bytes)]: Python files of moderate length, and 100 Chinese texts."""
+    texts = []
+    for source in sources:
+        data = source.read_bytes()
+        if 200 < len(data) < 200_000:
+            texts.append(("utf-8", data))
+    for i in range(100):
+        encoding = ("utf-8", "gbk", "utf-16-le")[i % 3]
+        data, _ = planted_text(i, int(rng.integers(200, 20_000)) * 2, "utf-8", chinese=True)
+        texts.append((encoding, data.decode().encode(encoding)))
+    return texts
+
+
+def neighbours(sources, texts):
+    """{name: a block that lies on both sides of a text}."""
+    code = compile(sources[0].read_bytes() + b"\n", "x", "exec").co_code
+    packed = zlib.compress(b"".join(data for _, data in texts))
+    _, first_text = texts[0]
+    return {
+        "random": np.random.default_rng(2).bytes(BLOCK),
+        "compressed": packed[BLOCK : 2 * BLOCK],
+        "zeros": bytes(BLOCK),
+        "bytecode": (code * BLOCK)[:BLOCK],
+        "text": first_text[:100].ljust(BLOCK, b"\0"),
+        "text, no slack": b"",  # The head of another text, which differs from text to text.
+    }
+
+
+def grow_within(rng, path, data, encoding):
+    """The Extent that is found from a random place in a text that lies at the second block."""
+    place = int(rng.integers(0, len(data))) // BLOCK * BLOCK
+    while encoding != "utf-16-le" and not 9 <= data[place] < 64:
+        place = (place + 1) % len(data)  # To a byte at which a character begins.
+    disk = Disk(path)
+    extent = grow_best(disk, BLOCK + place, 1, (encoding,))
+    disk.close()
+    return extent
 
 
 def quiet(command, folder, **more):
@@ -180,49 +230,112 @@ def recall(folder):
     if None in needed.values():
         print("recall: mke2fs or debugfs is not installed")
         return {}
-    files, planted = folder / "files", {}
-    files.mkdir()
-    for i in range(50):
-        size, encoding = int(200 * 1000 ** (i / 49)), "gbk" if i % 2 else "utf-8"
-        data, phrase = planted_text(i, size, encoding, chinese=i % 4 > 1)
-        planted[f"text{i:02d}.txt"] = data, phrase, phrase.encode(encoding)
-        (files / f"text{i:02d}.txt").write_bytes(data)
+    planted = plant_texts(folder / "files")
     image = folder / "ext4.img"
-    quiet([needed["mke2fs"], "-q", "-t", "ext4", "-d", str(files), str(image), "512M"], folder)
-    (folder / "commands").write_text("".join(f"rm {name}\n" for name in planted))
+    quiet(
+        [needed["mke2fs"], "-q", "-t", "ext4", "-d", str(folder / "files"), str(image), "512M"],
+        folder,
+    )
+    (folder / "commands").write_text("".join(f"rm {text.name}\n" for text in planted))
     quiet([needed["debugfs"], "-w", "-f", str(folder / "commands"), str(image)], folder)
-    phrases = [f"--phrase={phrase}" for _, phrase, _ in planted.values()]
-    scan = "partition_none,options,fileopt,txt,enable,search"
-    commands = {
-        "linux_undelete": [sys.executable, str(PREDICT), "--image", str(image), *phrases, "--out"],
-        "photorec": ["photorec", "/log", "/cmd", str(image), scan],
-        "extundelete": ["extundelete", "--restore-all", str(image)],
-    }
     counts = {}
-    for name, command in commands.items():
+    for name, command in recovery_commands(folder, image, planted).items():
         if name != "linux_undelete" and not shutil.which(name, path=TOOLS):
             print(f"recall: {name} is not installed")
             continue
-        out = folder / name
-        if name == "linux_undelete":
-            command.append(str(out))
-        else:  # These write into the current folder.
-            out.mkdir()
-            command[1:1] = ["/d", str(out / "found")] if name == "photorec" else []
+        where = folder
+        if name != "linux_undelete":  # These write into the current folder.
+            where = folder / name
+            where.mkdir()
         environment = os.environ | {"PATH": TOOLS, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-        where = out if out.exists() else folder
         done = quiet(command, where, env=environment, stdin=subprocess.DEVNULL)
-        files = [path for path in folder.glob(f"{name}*/**/*") if path.is_file()]
-        lists = (".json", ".jsonl", ".html")  # Of ours: they name what was looked for.
-        back = [path.read_bytes() for path in files if path.suffix not in lists]
-        back = [data for data in back if len(data) < 10 * MEGABYTE]
-        exact = sum(data in back for data, _, _ in planted.values())
-        parts = sum(any(phrase in data for data in back) for _, _, phrase in planted.values())
-        counts[name] = [exact, parts]
-        print(f"recall: {name}: {exact} of 50 byte for byte, {parts} phrases found", flush=True)
+        recovered = recovered_files(folder, name)
+        num_exact = sum(text.data in recovered for text in planted)
+        num_phrases = 0
+        for text in planted:
+            num_phrases += any(text.encoded_phrase in data for data in recovered)
+        counts[name] = [num_exact, num_phrases]
+        print(f"recall: {name}: {num_exact} of 50 byte for byte, {num_phrases} phrases found")
         if done.returncode:
             print(f"  ended with {done.returncode}: {(done.stderr or done.stdout)[-300:]}")
     return counts
+
+
+class PlantedText(NamedTuple):
+    name: str  # Of its file.
+    data: bytes
+    phrase: str
+    encoded_phrase: bytes
+
+
+def plant_texts(folder):
+    """Writes 50 texts of 200 bytes to 200 kB: code and Chinese, in UTF-8 and GBK."""
+    folder.mkdir()
+    planted = []
+    for i in range(50):
+        size = int(200 * 1000 ** (i / 49))
+        encoding = ("utf-8", "gbk")[i % 2]
+        data, phrase = planted_text(i, size, encoding, chinese=i % 4 > 1)
+        name = f"text{i:02d}.txt"
+        planted.append(PlantedText(name, data, phrase, phrase.encode(encoding)))
+        (folder / name).write_bytes(data)
+    return planted
+
+
+def recovery_commands(folder, image, planted):
+    """{system: the command that recovers what it can from the image into folder / system}."""
+    ours = [sys.executable, str(PREDICT), "--image", str(image)]
+    ours += [f"--phrase={text.phrase}" for text in planted]
+    ours += ["--out", str(folder / "linux_undelete")]
+    photorec = ["photorec", "/d", str(folder / "photorec" / "found"), "/log", "/cmd", str(image)]
+    photorec.append("partition_none,options,fileopt,txt,enable,search")
+    extundelete = ["extundelete", "--restore-all", str(image)]
+    return {"linux_undelete": ours, "photorec": photorec, "extundelete": extundelete}
+
+
+def recovered_files(folder, name):
+    """What a system has recovered: the bytes of each file."""
+    recovered = []
+    for path in folder.glob(f"{name}*/**/*"):
+        # Our lists name what was looked for, so they do not count.
+        if path.is_file() and path.suffix not in (".json", ".jsonl", ".html"):
+            data = path.read_bytes()
+            if len(data) < 10 * MEGABYTE:
+                recovered.append(data)
+    return recovered
+
+
+def compare_speed(kind, phrase, image, folder, rounds):
+    """Prints the ratios for one phrase; returns what the result says of it."""
+    results = speeds(image, phrase, folder, rounds)
+    ratios = {}
+    for system in ("four encodings", "UTF-8 only"):
+        for key in ("whole", "scan", "processor"):
+            found = ratio(results, system, key)
+            ratios[f"{system}, {key}"] = found
+            print(
+                f"{kind}: {system}, {key}: {found['value']:.2f} x grep "
+                f"({found['low']:.2f} to {found['high']:.2f})"
+            )
+    peaks = {}
+    for system in results[0]:
+        peaks[system] = max(found[system]["peak"] for found in results)
+    shown = {system: f"{peak / 1e6:.0f} MB" for system, peak in peaks.items()}
+    print(f"{kind}: peak memory {shown}")
+    return {
+        "phrase": phrase,
+        "ratios": ratios,
+        "peak_bytes": peaks,
+        "rounds": [rounded(found) for found in results],
+    }
+
+
+def rounded(found):
+    """One round's measurements with four digits."""
+    result = {}
+    for system, measured in found.items():
+        result[system] = {name: float(f"{value:.4g}") for name, value in measured.items()}
+    return result
 
 
 def main(argv=None):
@@ -234,7 +347,8 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="one round on 64 MB")
     args = parser.parse_args(argv)
     if args.quick:
-        args.rounds, args.size = 1, 64
+        args.rounds = 1
+        args.size = 64
     result = {
         "arguments": vars(args),
         "grep": quiet(["grep", "--version"], ".").stdout.split("\n")[0],
@@ -244,20 +358,7 @@ def main(argv=None):
         image = folder / "image"
         write_image(image, args.size * MEGABYTE)
         for kind, phrase in PHRASES.items():
-            results = speeds(image, phrase, folder, args.rounds)
-            ratios = {}
-            for system in ("four encodings", "UTF-8 only"):
-                for key in ("whole", "scan", "processor"):
-                    ratios[f"{system}, {key}"] = found = ratio(results, system, key)
-                    print(f"{kind}: {system}, {key}: {found['value']:.2f} x grep ", end="")
-                    print(f"({found['low']:.2f} to {found['high']:.2f})")
-            peaks = {s: max(found[s]["peak"] for found in results) for s in results[0]}
-            print(f"{kind}: peak memory { ({s: f'{p / 1e6:.0f} MB' for s, p in peaks.items()}) }")
-            result[kind] = {"phrase": phrase, "ratios": ratios, "peak_bytes": peaks}
-            result[kind]["rounds"] = [
-                {s: {k: float(f"{v:.4g}") for k, v in found.items()} for s, found in one.items()}
-                for one in results
-            ]
+            result[kind] = compare_speed(kind, phrase, image, folder, args.rounds)
         image.unlink()
         result["recall_of_50"] = recall(folder)
         result["exact_ends"] = exact_ends(image)

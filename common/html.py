@@ -2,6 +2,8 @@
 
 from jinja2 import Environment
 
+from common.files import replacing
+
 SHADED_WORDS = """\
 <!doctype html>
 <html lang="zh">
@@ -26,10 +28,28 @@ span { padding: .1em .15em; border-radius: .2em }
 """
 
 
+def compile_template(template):
+    environment = Environment(autoescape=True, trim_blocks=True)
+    return environment.from_string(template)
+
+
 def render(template, **values):
     """A page out of a Jinja2 template given as text; values are escaped."""
-    environment = Environment(autoescape=True, trim_blocks=True)
-    return environment.from_string(template).render(**values)
+    return compile_template(template).render(**values)
+
+
+def write_page(path, template, **values):
+    """Writes a page to a file part by part, so that a long one need not fit into memory.
+
+    Values may be generators: the template then asks for one item after the other. What UTF-8
+    cannot hold, such as half of a surrogate pair, becomes a question mark.
+    """
+    parts = compile_template(template).generate(**values)
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="replace") as file,
+    ):
+        file.writelines(parts)
 
 
 def shaded_words_page(title, explanation, texts):

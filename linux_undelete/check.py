@@ -41,76 +41,71 @@ HOME = re.compile(r"(~|\$HOME|\$\{HOME\})(/+\.?\**)?/*")
 DISKS = r"r?disk\d|[shv]d[a-z]|xvd[a-z]|nvme\d|mmcblk\d|md\d|dm-\d|loop\d|nbd\d|mapper/|disk/"
 DISK = re.compile(rf"/dev/({DISKS}|[\w.-]*vg[\w.-]*/)")
 VARIABLE = re.compile(r"\$\{([!#]?)(\w+|[@*#?$!-])([^}]*)\}|\$(\w+|[@*#?$!-])")
-ALWAYS_SET = {
-    *("HOME", "PWD", "USER", "SHELL", "PATH", "RANDOM", "HOSTNAME", "UID", "EUID", "PPID"),
-    *("#", "?", "$", "!", "-", "0", "BASH_SOURCE", "LINENO", "SECONDS"),
-}
+SET_BY_THE_SHELL = {"#", "?", "$", "!", "-", "0", "BASH_SOURCE", "LINENO", "SECONDS", "RANDOM"}
+SET_BY_THE_LOGIN = {"HOME", "PWD", "USER", "SHELL", "PATH", "HOSTNAME", "UID", "EUID", "PPID"}
+ALWAYS_SET = SET_BY_THE_SHELL | SET_BY_THE_LOGIN
 DECLARING = {"export", "local", "declare", "readonly", "typeset"}
 SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh", "su"}
 TESTING = {"[", "test", "[[", "case"}
-READERS = set(
-    [
-        "cat",
-        "sort",
-        "sed",
-        "awk",
-        "gawk",
-        "grep",
-        "egrep",
-        "fgrep",
-        "cut",
-        "head",
-        "tail",
-        "uniq",
-        "nl",
-        "tac",
-        "rev",
-        "fold",
-        "fmt",
-        "iconv",
-        "jq",
-        "diff",
-        "comm",
-        "join",
-        "paste",
-        "column",
-        "gzip",
-        "zcat",
-        "base64",
-        "envsubst",
-        "wc",
-    ]
-)
+READERS = {
+    "cat",
+    "sort",
+    "sed",
+    "awk",
+    "gawk",
+    "grep",
+    "egrep",
+    "fgrep",
+    "cut",
+    "head",
+    "tail",
+    "uniq",
+    "nl",
+    "tac",
+    "rev",
+    "fold",
+    "fmt",
+    "iconv",
+    "jq",
+    "diff",
+    "comm",
+    "join",
+    "paste",
+    "column",
+    "gzip",
+    "zcat",
+    "base64",
+    "envsubst",
+    "wc",
+}
 FIRST_IS_NO_FILE = {"sed", "awk", "gawk", "grep", "egrep", "fgrep", "jq"}
 GIVES_THE_FIRST = {"-e", "-f", "--file", "--expression"}
 # Tests of find that choose nothing.
 NO_TESTS = {"-type", "-xdev", "-mount", "-depth", "-d", "-follow", "-print", "-print0", "-ls"}
-TESTS = set(
-    [
-        "-name",
-        "-iname",
-        "-path",
-        "-ipath",
-        "-regex",
-        "-iregex",
-        "-type",
-        "-size",
-        "-mtime",
-        "-mmin",
-        "-atime",
-        "-amin",
-        "-ctime",
-        "-cmin",
-        "-newer",
-        "-user",
-        "-group",
-        "-perm",
-        "-empty",
-        "-links",
-        "-samefile",
-        "-inum",
-    ]
-)
+TESTS = {
+    "-name",
+    "-iname",
+    "-path",
+    "-ipath",
+    "-regex",
+    "-iregex",
+    "-type",
+    "-size",
+    "-mtime",
+    "-mmin",
+    "-atime",
+    "-amin",
+    "-ctime",
+    "-cmin",
+    "-newer",
+    "-user",
+    "-group",
+    "-perm",
+    "-empty",
+    "-links",
+    "-samefile",
+    "-inum",
+}
 ACTIONS = {"-exec", "-execdir", "-ok", "-okdir"}
 MAX_DEPTH = 5  # Of commands within commands.
 FILLED = "\ufffc"  # Stands for what a variable or a command gives.

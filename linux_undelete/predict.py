@@ -162,7 +162,8 @@ def main(argv=None):
         return demo(args.json)
     args.limit = args.limit or DEFAULT_LIMIT
     args.encodings = args.encodings or scan.ENCODINGS
-    terms, finder = (), None
+    terms = ()
+    finder = None
     if args.phrase:
         terms, finder = make_finder(args)
     disk = Disk(args.image)

@@ -7,8 +7,8 @@ that are not printable are shown as a box, and the page may load nothing.
 import json
 from itertools import zip_longest
 
-from common.files import replacing, write_text
-from common.html import render
+from common.files import write_text
+from common.html import write_page
 from linux_undelete.undelete.versions import differences, group_versions
 
 EXCERPT = 300  # Characters of a text on either side of its first hit.
@@ -122,19 +122,20 @@ def describe(text):
     return line
 
 
-def make_page(out, facts, groups, read):
-    """The index as HTML."""
+def write_html(out, facts, groups, read):
+    """Writes index.html. Only one group of versions is in memory at a time."""
     scanned = "whole"
     if not facts["complete"]:
         scanned = f"only up to byte {facts['scanned_to']:,}"
     places = [f"{low:,} to {high:,}" for low, high in facts["unreadable"][:100]]
-    return render(
+    write_page(
+        out / "index.html",
         PAGE,
         facts=facts,
         scanned=scanned,
         phrases=printable(", ".join(facts["phrases"]) or "(every text)"),
         unreadable="; ".join(places),
-        groups=[describe_versions(out, group, read) for group in groups],
+        groups=(describe_versions(out, group, read) for group in groups),
     )
 
 
@@ -169,7 +170,5 @@ def write_index(out, state, disk):
     groups = group_versions(state["texts"], read)
     index = {**facts, "groups": groups}
     write_text(out / "index.json", json.dumps(index, indent=1, ensure_ascii=False))
-    with replacing(out / "index.html") as temporary:
-        page = make_page(out, facts, groups, read)
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    write_html(out, facts, groups, read)
     return facts, groups

@@ -194,7 +194,9 @@ class Literals:
             starts = places - self.place[row]
             ends = starts + self.length[row] - 4
             fits = (self.known[row] == values) & (starts >= 0) & (ends < len(fours))
-            row, starts, ends = row[fits], starts[fits], ends[fits]
+            row = row[fits]
+            starts = starts[fits]
+            ends = ends[fits]
             fits = fours[ends] == self.last[row]
             for start, i in zip(starts[fits].tolist(), self.index[row[fits]].tolist(), strict=True):
                 pattern = self.patterns[i]

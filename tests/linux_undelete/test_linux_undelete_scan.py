@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -698,6 +699,29 @@ def test_the_page_escapes_what_it_shows(tmp_path, capsys):
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "\x9b" not in page
     assert "\x9b" not in capsys.readouterr().out
+
+
+def test_a_page_of_many_diffs_is_written_group_by_group(tmp_path):
+    """The whole page takes more memory than one group of it."""
+    texts = []
+    for group in range(150):
+        lines = [f"group {group}, line {i}\n" for i in range(100)]
+        added = [f"group {group}, added {i}, {'word ' * 8}\n" for i in range(400)]
+        for number, data in enumerate(("".join(lines), "".join(lines + added))):
+            name = f"{group}-{number}.txt"
+            (tmp_path / name).write_text(data)
+            start = 1_000_000 * len(texts)
+            text = {"file": name, "start": start, "end": start + len(data), "encoding": "utf-8"}
+            text |= {"hits": 1, "offsets": [start], "phrases": ["group"]}
+            texts.append(text | {"why_piece": [], "num_copies": 0})
+    state = {"arguments": {"image": "an image", "phrases": ["group"]}, "position": 10, "hits": 300}
+    state |= {"not_written": 0, "texts": texts}
+    tracemalloc.start()
+    report.write_index(tmp_path, state, types.SimpleNamespace(bad=[], size=10))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = (tmp_path / "index.html").stat().st_size
+    assert size > 2.5e6 and peak < 1.5 * size
 
 
 def test_json_lines(tmp_path, capsys):
