@@ -64,15 +64,7 @@ def parse_args(argv=None):
 
 # --- The script ---
 def main(argv=None):
-    return predict(parse_args(argv))
-
-
-def predict(args, max_shown=MAX_SHOWN):
-    """Prints and writes what the flags ask for; returns the lines as dicts.
-
-    Args:
-        max_shown: the grid of images holds the first so many.
-    """
+    args = parse_args(argv)
     run_dir = find_run("dog_finetune", args.run_dir)
     network, notes = load_classifier(run_dir)
     if args.export is not None:
@@ -84,23 +76,38 @@ def predict(args, max_shown=MAX_SHOWN):
     else:
         files, truths = load_examples(run_dir, notes["classes"])
 
-    lines = []
-    shown = []
-    for line, image in predict_images(network, notes, files, args.tta):
-        truth = None
-        if truths is not None:
-            truth = truths[len(lines)]
-        lines.append(line)
-        print_line(line, truth, args.json)
-        if len(shown) < max_shown and (args.explain or truths is not None):
-            shown.append(image)
+    results = predict_images(network, notes, files, args.tta)
+    lines, images = print_results(results, truths, args.json)
     if args.submission is not None and lines:
         write_submission(args.submission, lines)
-    if shown:
-        draw(run_dir, network, notes, shown, lines, truths, args.explain)
+    if images and (args.explain or truths is not None):
+        draw(run_dir, network, notes, images, lines, truths, args.explain)
     if args.paths and files.num_unreadable > 0:
         raise SystemExit(2)
     return lines
+
+
+def print_results(results, truths, as_json, max_images=MAX_SHOWN):
+    """Prints what was said of each image.
+
+    Args:
+        results: of `predict_images`.
+        truths: the true names of the classes, if they are known.
+
+    Returns:
+        All lines as dicts, and the first images.
+    """
+    lines = []
+    images = []
+    for line, image in results:
+        truth = None
+        if truths is not None:
+            truth = truths[len(lines)]
+        print_line(line, truth, as_json)
+        lines.append(line)
+        if len(images) < max_images:
+            images.append(image)
+    return lines, images
 
 
 def predict_images(network, notes, images, num_views=1, chunk_size=CHUNK_SIZE):

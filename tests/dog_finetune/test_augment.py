@@ -150,7 +150,7 @@ def test_the_example_of_the_readme_runs_beside_a_copy_of_augment_py(tmp_path):
     _, _, section = readme.partition("\n## Use its augmentations in your code\n")
     section, _, _ = section.partition("\n## ")
     [example] = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    offered = re.findall(r"^- `(\w+)`", section, re.MULTILINE)
+    offered = re.findall(r"^- `(\w+)\(", section, re.MULTILINE)
     assert len(offered) == 7 and all(f"{name}(" in example for name in offered)
     shutil.copy(ROOT / "dog_finetune" / "augment.py", tmp_path)
     (tmp_path / "example.py").write_text(example, encoding="utf-8")

@@ -52,13 +52,19 @@ def test_many_images_are_read_a_few_at_a_time(smoke_run, small_folder):
     assert seen == [5] * 5 + [10] * 5 + [12] * 2
 
 
-def test_a_grid_shows_the_first_images_and_says_so(smoke_run, small_folder, assert_drawn, capsys):
-    flags = ["--run-dir", str(smoke_run[0]), "--explain", str(small_folder / "breed_0")]
-    lines = predict.predict(predict.parse_args(flags), max_shown=7)
-    assert len(lines) == 12 and "the first 7" in capsys.readouterr().err
-    assert_drawn(smoke_run[0] / "explained.png")
-    predict.main(flags)
+def test_a_grid_shows_the_first_images_and_says_so(smoke_run, assert_drawn, tmp_path, capsys):
+    network, notes = evaluate.load_classifier(smoke_run[0])
+    files, truths = predict.load_examples(smoke_run[0], notes["classes"])
+    results = predict.predict_images(network, notes, files)
+    lines, images = predict.print_results(results, truths, as_json=False, max_images=7)
+    assert len(lines) == 12 and len(images) == 7 and images[6] is files[6][1]
+    assert len(capsys.readouterr().out.splitlines()) == 12
+    predict.draw(tmp_path, network, notes, images, lines, truths, explained=True)
+    assert "explained.png, the first 7" in capsys.readouterr().err
+    assert_drawn(tmp_path / "explained.png")
+    predict.draw(tmp_path, network, notes, images, lines[:7], truths, explained=False)
     assert "the first" not in capsys.readouterr().err
+    assert_drawn(tmp_path / "predictions.png")
 
 
 def test_a_grid_has_an_image_and_a_heat_map_of_each_line(make_image):
