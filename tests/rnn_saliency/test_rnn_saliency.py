@@ -437,13 +437,31 @@ def test_json_and_page_in_a_fresh_process(smoke_run, tmp_path):
     assert "http" not in page and "<script" not in page
 
 
+class TextsThatNoteReading(list):
+    """A list that notes how many of its texts were read by slices."""
+
+    num_read = 0
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        self.num_read += len(part)
+        return part
+
+
 def test_a_long_file_is_explained_a_few_reviews_at_a_time(smoke_run, tmp_path, capsys):
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(predict.SENTENCES), encoding="utf-8")
     assert predict.main(["--run-dir", str(smoke_run[0]), "--json", "--file", str(file)]) == []
     at_once = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [x["text"] for x in at_once] == predict.SENTENCES
-    few = list(evaluate.explain(smoke_run[0], predict.SENTENCES, batch_size=4))
+
+    few = []
+    num_read = []
+    texts = TextsThatNoteReading(predict.SENTENCES)
+    for result in evaluate.explain(smoke_run[0], texts, batch_size=4):
+        few.append(result)
+        num_read.append(texts.num_read)
+    assert num_read == [4] * 4 + [8] * 4 + [9]
     for one, other in zip(at_once, few, strict=True):
         scores = [[word["score"] for word in x["words"]] for x in (one, other)]
         np.testing.assert_allclose(*scores, atol=2e-4)
