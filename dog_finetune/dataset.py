@@ -223,7 +223,8 @@ def load_folder(args, unlabelled=None, draw=0):
     sides = np.array([sides[i] for i in readable], dtype="U10")
 
     groups = near_duplicate_groups([scanned[path].fingerprint for path in paths])
-    own = assign_sides(sides, labels, groups)
+    leave_out_duplicates_of_given_images(sides, groups)
+    own = sides == "train"
     test_fraction, valid_fraction = args.shares
     if "test" in parts:
         test_fraction = 0.0
@@ -237,6 +238,20 @@ def load_folder(args, unlabelled=None, draw=0):
         if not ((sides == "train") & (labels == label)).any():
             fail(f"class {name} has no training image left")
 
+    splits, sha256 = collect_splits(paths, labels, sides, scanned)
+    notes = {
+        "name": Path(args.data).resolve().name,
+        **notes,
+        "skipped": skipped,
+        "near_duplicates": int(own.sum()) - len(np.unique(groups[own])),
+        "left_out": int((sides == "left out").sum()),
+        "sha256": sha256,
+    }
+    return DogData(splits, class_names, notes)
+
+
+def collect_splits(paths, labels, sides, scanned):
+    """The images of each split, and a SHA-256 of all their files and labels."""
     splits = {}
     digest = hashlib.sha256()
     for split in ("train", "valid", "test", "unlabelled"):
@@ -244,18 +259,7 @@ def load_folder(args, unlabelled=None, draw=0):
         splits[split] = ([paths[i] for i in rows], labels[rows])
         for i in rows:
             digest.update(f"{split} {labels[i]} ".encode() + scanned[paths[i]].sha256)
-    return DogData(
-        splits,
-        class_names,
-        {
-            "name": Path(args.data).resolve().name,
-            **notes,
-            "skipped": skipped,
-            "near_duplicates": int(own.sum()) - len(np.unique(groups[own])),
-            "left_out": int((sides == "left out").sum()),
-            "sha256": digest.hexdigest(),
-        },
-    )
+    return splits, digest.hexdigest()
 
 
 def list_parts(root, valid=None, test=None):
@@ -457,17 +461,12 @@ def near_duplicate_groups(fingerprints, max_different_bits=MAX_DIFFERENT_BITS):
 
 
 # --- The split ---
-def assign_sides(sides, labels, groups):
-    """Marks near-duplicates of given images as left out, in place.
-
-    Returns:
-        Booleans (n,): the training images that may still be split.
-    """
+def leave_out_duplicates_of_given_images(sides, groups):
+    """Marks near-duplicates of given validation and test images as left out, in place."""
     given = np.isin(sides, ["valid", "test"])
     duplicate = ~given & np.isin(groups, groups[given])
     duplicate |= (sides == "valid") & np.isin(groups, groups[sides == "test"])
     sides[duplicate] = "left out"
-    return sides == "train"
 
 
 def leave_out_unlabelled_duplicates(sides, groups):

@@ -158,9 +158,13 @@ def evaluate(args, results):
     probabilities, labels = all_test_predictions(results, choices, last)
     details["confusions"] = confusions(labels, probabilities, results[-1].data.class_names)
 
-    heads = results[-1].predictions[last]["test"]
-    guesses = mean_over_views(heads, choices[-1].fraction).argmax(axis=-1)
+    guesses = predict_test(results[-1], last, choices[-1].fraction).argmax(axis=-1)
     return metrics, details, choices[-1], guesses
+
+
+def predict_test(result, stage, fraction):
+    """The blended probabilities (n, classes) of the test images after a stage."""
+    return mean_over_views(result.predictions[stage]["test"], fraction)
 
 
 def true_labels(result):
@@ -172,8 +176,7 @@ def all_test_predictions(results, choices, stage):
     """The blended probabilities (n, classes) and the labels (n,) of the tests of all draws."""
     probabilities = []
     for result, choice in zip(results, choices, strict=True):
-        heads = result.predictions[stage]["test"]
-        probabilities.append(mean_over_views(heads, choice.fraction))
+        probabilities.append(predict_test(result, stage, choice.fraction))
     labels = [true_labels(result) for result in results]
     return np.concatenate(probabilities), np.concatenate(labels)
 
@@ -195,9 +198,8 @@ def hits_of_stage(results, stage):
     """Which test images of each draw the blend of a stage got right."""
     hits = []
     for result in results:
-        predictions = result.predictions[stage]
-        fraction = best_fraction(predictions, result.data)
-        probabilities = mean_over_views(predictions["test"], fraction)
+        fraction = best_fraction(result.predictions[stage], result.data)
+        probabilities = predict_test(result, stage, fraction)
         hits.append(probabilities.argmax(axis=-1) == true_labels(result))
     return hits
 
@@ -226,7 +228,7 @@ def hits_among_five(results, choices, stage):
     """Which test images of each draw have their class among the five most likely ones."""
     hits = []
     for result, choice in zip(results, choices, strict=True):
-        probabilities = mean_over_views(result.predictions[stage]["test"], choice.fraction)
+        probabilities = predict_test(result, stage, choice.fraction)
         best = np.argsort(-probabilities, axis=-1)[:, :5]
         hits.append((best == true_labels(result)[:, None]).any(axis=-1))
     return hits
@@ -236,7 +238,7 @@ def scaled_test_predictions(results, choices, stage):
     """The probabilities (n, classes) of the tests of all draws, each with its temperature."""
     scaled = []
     for result, choice in zip(results, choices, strict=True):
-        probabilities = mean_over_views(result.predictions[stage]["test"], choice.fraction)
+        probabilities = predict_test(result, stage, choice.fraction)
         scaled.append(scale(probabilities, choice.temperature))
     return np.concatenate(scaled)
 

@@ -78,8 +78,9 @@ class FeatureFolder:
         run_dir: of the run.
         prefix: of the files in run_dir.
         shared: the folder of --maps, or None.
-        settings: a text that says what the features depend on, besides the weights of the network
-            and the number of images.
+        data_sha256: of the images.
+        settings: what else the features depend on, besides the weights of the network and the
+            number of images.
     """
 
     run_dir: Path

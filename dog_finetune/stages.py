@@ -64,10 +64,12 @@ class Inputs:
     """The images of one training, and where the features of them are kept.
 
     Attributes:
+        data: the DogData.
         images: those to train on, and with pseudo-labels the unlabelled ones. Their labels are -1
             until they are guessed.
         feature_maps: {split: feature maps (n, views, rows, columns, channels)} of the splits that
             are not trained on.
+        folder: where features are kept.
     """
 
     data: DogData
