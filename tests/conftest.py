@@ -43,6 +43,22 @@ def error_of(capsys):
     return call
 
 
+@pytest.fixture
+def usage_error_of(capsys):
+    """Calls a function of flags that argparse must refuse; returns the last line of stderr."""
+
+    def call(function, argv):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            function(argv)
+        lines = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2
+        assert lines[0].startswith("usage: ") and "error: " in lines[-1], lines
+        return lines[-1]
+
+    return call
+
+
 def write_mnist(path, without=(), *, num_train, num_test, **changes):
     """A file in the layout of mnist.npz, with noise for pictures: (path, its arrays)."""
     rng = np.random.default_rng(0)

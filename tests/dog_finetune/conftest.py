@@ -71,19 +71,3 @@ def tiny_backbone():
         return stem, tail
 
     return build
-
-
-@pytest.fixture
-def usage_error_of(capsys):
-    """Parses flags that argparse must refuse; returns the last line, after the usage."""
-
-    def call(parse_args, words):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            parse_args(words)
-        lines = capsys.readouterr().err.splitlines()
-        assert stop.value.code == 2
-        assert lines[0].startswith("usage: ") and "error: " in lines[-1], lines
-        return lines[-1]
-
-    return call

@@ -31,19 +31,3 @@ def words_and_vectors(rng):
     center = {word.upper(): rng.normal(size=12) for word in words}
     vectors = [center[word.upper()] + 0.3 * rng.normal(size=12) for word in words]
     return list(words), np.array(vectors, "float32")
-
-
-@pytest.fixture
-def flag_error_of(capsys):
-    """Calls a main with flags that argparse must refuse; returns the last line on stderr."""
-
-    def call(main, argv):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main(argv)
-        lines = capsys.readouterr().err.splitlines()
-        assert stop.value.code == 2
-        assert lines[0].startswith("usage: ") and "error: " in lines[-1], lines
-        return lines[-1]
-
-    return call

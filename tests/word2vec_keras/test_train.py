@@ -115,8 +115,8 @@ def test_training_goes_on_from_vectors_with_new_words(smoke_run, tmp_path, error
         ("--model glove", "invalid choice: 'glove'"),
     ],
 )
-def test_a_bad_flag_is_refused(flags, expected, flag_error_of):
-    assert expected in flag_error_of(train.main, ["--smoke", *flags.split()])
+def test_a_bad_flag_is_refused(flags, expected, usage_error_of):
+    assert expected in usage_error_of(train.main, ["--smoke", *flags.split()])
 
 
 def test_bad_input_is_one_line(tmp_path, error_of, smoke_run):
