@@ -22,8 +22,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common import cli
 from common.cli import note
 from linux_undelete import check
@@ -307,6 +305,8 @@ def progress(disk, start):
     if not sys.stderr.isatty():
         yield lambda place, hits: None
         return
+    from tqdm import tqdm  # Here, because it slows the start down.
+
     with tqdm(total=disk.size, initial=start, unit="B", unit_scale=True, desc="scanning") as bar:
 
         def advance(place, hits):
