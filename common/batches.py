@@ -27,18 +27,23 @@ class ShuffledBatches(keras.utils.PyDataset):
         self.first_epoch = first_epoch
         self.num_samples = len(arrays[-1])
         self.steps_per_epoch = self.num_samples // batch_size
-        self.order = (None, None)  # The last epoch that was asked for, and its order.
+        self.last_epoch = (None, None)  # The epoch that was asked for last, and its rows.
 
     def rows(self, index):
         """The rows of the arrays that batch `index` is made of."""
         epoch, step = divmod(index, self.steps_per_epoch)
         epoch += self.first_epoch
-        known, order = self.order
+        known, batches = self.last_epoch
         if known != epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
-            self.order = (epoch, order)
-        start = step * self.batch_size
-        return order[start : start + self.batch_size]
+            batches = self.rows_of_epoch(np.random.default_rng((self.seed, epoch)))
+            self.last_epoch = (epoch, batches)
+        return batches[step]
+
+    def rows_of_epoch(self, rng):
+        """The rows of each batch of an epoch. A subclass may choose others."""
+        order = rng.permutation(self.num_samples)
+        order = order[: self.steps_per_epoch * self.batch_size]
+        return order.reshape(self.steps_per_epoch, self.batch_size)
 
     def __getitem__(self, index):
         rows = self.rows(index)

@@ -361,10 +361,8 @@ def encode_question(text, vocabulary, length):
 
 
 # --- Batches of questions ---
-class TripletBatches(keras.utils.PyDataset):
+class TripletBatches(ShuffledBatches):
     """Endless batches ((questions, their answers),) in which no answer is twice.
-
-    As in ShuffledBatches, the batches of an epoch follow from (seed, epoch) alone.
 
     Args:
         questions: ids (n, length).
@@ -372,34 +370,19 @@ class TripletBatches(keras.utils.PyDataset):
         answers: ids (answers, length).
     """
 
-    num_batches = None  # Keras' word for endless.
-
     def __init__(self, questions, numbers, answers, batch_size, seed, first_epoch=0):
-        super().__init__()
-        self.questions = questions
-        self.numbers = numbers
+        super().__init__((questions, numbers), batch_size, seed, first_epoch)
         self.answers = answers
-        self.batch_size = batch_size
-        self.seed = seed
-        self.first_epoch = first_epoch
         self.steps_per_epoch = count_steps(numbers, batch_size)
-        self.last_epoch = (None, None)  # The epoch that was asked for last, and its batches.
 
     def __getitem__(self, index):
-        epoch, step = divmod(index, self.steps_per_epoch)
-        epoch += self.first_epoch
-        known, batches = self.last_epoch
-        if known != epoch:
-            batches = self.rows_of_epoch(epoch)
-            self.last_epoch = (epoch, batches)
-        rows = batches[step]
-        return ((self.questions[rows], self.answers[self.numbers[rows]]),)
+        questions, numbers = super().__getitem__(index)
+        return ((questions, self.answers[numbers]),)
 
-    def rows_of_epoch(self, epoch):
-        """The rows of each batch of an epoch."""
-        rng = np.random.default_rng((self.seed, epoch))
+    def rows_of_epoch(self, rng):
+        _, numbers = self.arrays
         batches = []
-        for rows in rounds(self.numbers, rng):
+        for rows in rounds(numbers, rng):
             rows = rng.permutation(rows)
             for start in range(0, len(rows) - self.batch_size + 1, self.batch_size):
                 batches.append(rows[start : start + self.batch_size])
