@@ -132,6 +132,9 @@ def open_image(source, size=None):
         image.load()
         with contextlib.suppress(Exception):  # Damaged Exif data do not say where up is.
             image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            # A photograph keeps its exposure; to_rgb would stretch it from black to white.
+            image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
         return to_rgb(image)
 
 
