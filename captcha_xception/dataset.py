@@ -1,6 +1,5 @@
 """The captchas: drawn ones, or a folder of your own images whose names end with the label."""
 
-import hashlib
 import itertools
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from common.batches import ShuffledBatches
 from common.cli import fail
+from common.files import sha256_of_arrays
 from common.images import UNREADABLE, image_paths, to_rgb
 from data import captchas
 
@@ -63,7 +63,7 @@ def load(args):
         notes = {"name": Path(args.data).resolve().name, "skipped": skipped}
     for name, (_, labels) in splits.items():
         notes[f"num_{name}"] = len(labels)
-    notes["sha256"] = sha256(splits)
+    notes["sha256"] = sha256_of_arrays(itertools.chain(*splits.values()))
     return CaptchaData(splits, alphabet, notes)
 
 
@@ -96,13 +96,6 @@ def split_by_text(images, labels, folder):
         rows = np.isin(text_of_image, chosen)
         splits[name] = (images[rows], labels[rows])
     return splits
-
-
-def sha256(splits):
-    digest = hashlib.sha256()
-    for array in itertools.chain(*splits.values()):
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
 
 
 # --- Your own images ---

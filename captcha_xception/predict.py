@@ -18,7 +18,7 @@ from captcha_xception.dataset import read_image
 from captcha_xception.evaluate import load_reader, read_captchas, save_captchas
 from common import cli
 from common.folders import find_run
-from common.images import UNREADABLE, image_paths
+from common.images import ImageFiles
 from data import captchas
 
 
@@ -32,11 +32,15 @@ def main(argv=None):
     args = parse_args(argv)
     run_dir = find_run("captcha_xception", args.run_dir)
     network, alphabet, size = load_reader(run_dir)
+    files = ImageFiles(args.paths, lambda path: read_image(path, size))
     if args.paths:
-        names, images, num_unreadable = read_files(args.paths, size)
+        names = []
+        images = []
+        for path, image in files:
+            names.append(str(path))
+            images.append(image)
     else:
         names, images = draw_examples(size)
-        num_unreadable = 0
     results = []
     if images:
         results = read_captchas(network, np.stack(images), alphabet)
@@ -46,30 +50,9 @@ def main(argv=None):
         titles = [f"{text} {confidence:.0%}" for text, confidence in results]
         save_captchas(run_dir / "predictions.png", images, titles)
         print(f"image: {run_dir / 'predictions.png'}", file=sys.stderr)
-    if num_unreadable > 0:
+    if files.num_unreadable > 0:
         raise SystemExit(2)
     return results
-
-
-def read_files(paths, size):
-    """The names and images of files and folders; an unreadable file is named and counted."""
-    names = []
-    images = []
-    num_unreadable = 0
-    for path in paths:
-        files = [path]
-        if path.is_dir():
-            files = image_paths(path)
-        if not files:
-            cli.fail(f"no images in {path}")
-        for file in files:
-            try:
-                images.append(read_image(file, size))
-                names.append(str(file))
-            except UNREADABLE as error:
-                print(f"error: {file}: {error}", file=sys.stderr)
-                num_unreadable += 1
-    return names, images, num_unreadable
 
 
 def draw_examples(size):

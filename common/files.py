@@ -22,6 +22,15 @@ OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 UNPACKING_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 
+# --- Hashing ---
+def sha256_of_arrays(arrays):
+    """SHA-256 of the bytes of arrays, one after the other; shapes and types do not count."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 # --- Writing ---
 @contextlib.contextmanager
 def replacing(path):

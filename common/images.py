@@ -1,6 +1,7 @@
 """Image files: finding them, reading them whatever their mode, and drawing grids of images."""
 
 import struct
+import sys
 import warnings
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image
+
+from common.cli import fail
 
 SUFFIXES = {
     ".bmp",
@@ -44,6 +47,42 @@ def image_paths(folder):
     """The image files of a folder, sorted by name."""
     paths = [path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES]
     return sorted(paths)
+
+
+class ImageFiles:
+    """Yields the path and the image of each file that can be read, one at a time.
+
+    A folder without images ends the script with one line.
+
+    Args:
+        paths: files and folders; of a folder, the image files in it.
+        read: a function of a path; raises one of UNREADABLE for a file that it cannot read.
+
+    Attributes:
+        num_unreadable: how many files could not be read; a line on stderr names each of them.
+    """
+
+    def __init__(self, paths, read):
+        self.paths = []
+        self.read = read
+        self.num_unreadable = 0
+        for path in paths:
+            found = [path]
+            if path.is_dir():
+                found = image_paths(path)
+            if not found:
+                fail(f"no images in {path} itself")
+            self.paths += found
+
+    def __iter__(self):
+        for path in self.paths:
+            try:
+                image = self.read(path)
+            except UNREADABLE as error:
+                print(f"error: {path}: {error}", file=sys.stderr)
+                self.num_unreadable += 1
+                continue
+            yield path, image
 
 
 def scale_to_8_bits(image):

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from common.cli import fail, first_line
+from common.files import sha256_of_arrays
 from common.images import UNREADABLE, image_paths, to_rgb
 from data import dogs
 from dog_finetune.augment import KINDS, augment_row
@@ -76,15 +77,11 @@ def draw_dogs(num_breeds, num_train):
         "test": max(2, num_train // 2),
     }
     breeds = range(num_breeds)
-    digest = hashlib.sha256()
-    splits = {}
-    for split, count in counts.items():
-        splits[split] = dogs.load(split, breeds, count)
-        images, _ = splits[split]
-        digest.update(images.tobytes())
+    splits = {split: dogs.load(split, breeds, count) for split, count in counts.items()}
+    sha256 = sha256_of_arrays(images for images, _ in splits.values())
     no_images = splits["train"][0][:0]
     splits["unlabelled"] = (no_images, np.empty(0, int))
-    notes = {"name": f"drawn dogs v{dogs.VERSION}", "sha256": digest.hexdigest()}
+    notes = {"name": f"drawn dogs v{dogs.VERSION}", "sha256": sha256}
     return DogData(splits, [f"breed {number}" for number in breeds], notes)
 
 

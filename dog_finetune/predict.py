@@ -21,7 +21,7 @@ from keras import ops
 from common import cli
 from common.files import read_arrays, write_text
 from common.folders import find_run
-from common.images import UNREADABLE, image_paths
+from common.images import ImageFiles
 from dog_finetune.augment import MAX_TEST_VIEWS
 from dog_finetune.dataset import read_image
 from dog_finetune.evaluate import blend, classify, explain, load_classifier
@@ -72,7 +72,7 @@ def main(argv=None):
         return []
     truths = None
     if args.paths:
-        files = ImageFiles(list_files(args.paths), notes["image_size"])
+        files = ImageFiles(args.paths, lambda path: read_image(path, notes["image_size"]))
     else:
         files, truths = load_examples(run_dir, notes["classes"])
 
@@ -145,42 +145,6 @@ def print_line(line, truth, as_json):
 
 
 # --- Images ---
-class ImageFiles:
-    """Yields the name and the image of each file that can be read.
-
-    Attributes:
-        num_unreadable: how many files could not; a line on stderr names each of them.
-    """
-
-    def __init__(self, paths, size):
-        self.paths = paths
-        self.size = size
-        self.num_unreadable = 0
-
-    def __iter__(self):
-        for path in self.paths:
-            try:
-                image = read_image(path, self.size)
-            except UNREADABLE as error:
-                print(f"error: {path}: {error}", file=sys.stderr)
-                self.num_unreadable += 1
-                continue
-            yield path, image
-
-
-def list_files(paths):
-    """The files of paths and folders."""
-    files = []
-    for path in paths:
-        found = [path]
-        if path.is_dir():
-            found = image_paths(path)
-        if not found:
-            cli.fail(f"no images in {path} itself")
-        files += found
-    return files
-
-
 def load_examples(run_dir, class_names):
     """The test images that the run kept, with their names, and the names of their classes."""
     examples = read_arrays(run_dir / "examples.npz")

@@ -1,12 +1,9 @@
 """The digits: drawn ones, or MNIST's file."""
 
-import hashlib
 import itertools
 
-import numpy as np
-
 from common.cli import fail
-from common.files import fetch
+from common.files import fetch, sha256_of_arrays
 from data import glyphs, mnist
 
 SPLIT_SEED = 4521  # The split of a file does not change with --seed.
@@ -32,7 +29,7 @@ def load_data(source=None, num_train=2000, num_valid=2000, num_test=5000):
     notes = {"name": name}
     for split, size in sizes.items():
         notes[f"num_{split}"] = size
-    notes["sha256"] = sha256(splits)
+    notes["sha256"] = sha256_of_arrays(itertools.chain(*splits.values()))
     return splits, notes
 
 
@@ -45,10 +42,3 @@ def load_file(source, sizes):
         return mnist.load(path, sizes, SPLIT_SEED)
     except ValueError as error:
         fail(error)
-
-
-def sha256(splits):
-    digest = hashlib.sha256()
-    for array in itertools.chain(*splits.values()):
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()

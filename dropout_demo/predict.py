@@ -19,7 +19,7 @@ import numpy as np
 
 from common import cli
 from common.folders import find_run
-from common.images import UNREADABLE, image_paths, save_grid
+from common.images import ImageFiles, save_grid
 from common.run import load_model
 from data import glyphs
 from data.mnist import read_image
@@ -37,11 +37,15 @@ def main(argv=None):
     run_dir = find_run("dropout_demo", args.run_dir)
     keras.utils.set_random_seed(0)  # Before loading: the same image gives the same numbers.
     network = load_model(run_dir / "model.keras")
+    files = ImageFiles(args.paths, read_image)
     if args.paths:
-        names, images, num_unreadable = read_files(args.paths)
+        names = []
+        images = []
+        for path, image in files:
+            names.append(str(path))
+            images.append(image)
     else:
         names, images = draw_examples()
-        num_unreadable = 0
     results = []
     if names:
         results = classify(network, np.stack(images))
@@ -51,30 +55,9 @@ def main(argv=None):
         titles = [f"{label}   {mean:.0%} ± {deviation:.0%}" for label, mean, deviation in results]
         save_grid(run_dir / "predictions.png", images, titles, columns=5, cell=(1.6, 1.9))
         print(f"image: {run_dir / 'predictions.png'}", file=sys.stderr)
-    if num_unreadable > 0:
+    if files.num_unreadable > 0:
         raise SystemExit(2)
     return results
-
-
-def read_files(paths):
-    """The names and images of files and folders; an unreadable file is named and counted."""
-    names = []
-    images = []
-    num_unreadable = 0
-    for path in paths:
-        files = [path]
-        if path.is_dir():
-            files = image_paths(path)
-        if not files:
-            cli.fail(f"no images in {path}")
-        for file in files:
-            try:
-                images.append(read_image(file))
-                names.append(str(file))
-            except UNREADABLE as error:
-                print(f"error: {file}: {error}", file=sys.stderr)
-                num_unreadable += 1
-    return names, images, num_unreadable
 
 
 def draw_examples():

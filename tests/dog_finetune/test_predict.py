@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from common.images import ImageFiles
 from dog_finetune import evaluate, figures, predict
 from dog_finetune.dataset import read_image
 
@@ -37,7 +38,9 @@ def test_predictions_in_a_fresh_process(smoke_run, small_folder, tmp_path):
 
 def test_many_images_are_read_a_few_at_a_time(smoke_run, small_folder):
     network, notes = evaluate.load_classifier(smoke_run[0])
-    files = predict.ImageFiles(sorted((small_folder / "breed_0").iterdir()), 32)
+    files = ImageFiles(
+        sorted((small_folder / "breed_0").iterdir()), lambda path: read_image(path, 32)
+    )
     num_read = []
 
     def read_each():
